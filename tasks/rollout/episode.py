@@ -1,0 +1,71 @@
+"""The journal's line: one whole episode. Written by `play.py`, read by `dataset/` and `evaluation/`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.engines.base import FinishReason
+
+
+class EpisodeKey(NamedTuple):
+    """What a journal holds at most once."""
+
+    problem_hash: str
+    rollout_idx: int
+
+
+class Turn(BaseModel):
+    """One request and its reply."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    agent_name: str
+    policy_name: str
+    turn_idx: int
+    """How many turns this agent had before."""
+    messages: list[dict[str, str]]
+    """Exactly what the policy saw."""
+    reply: str
+    finish_reason: FinishReason
+    reward: float
+    success: bool
+    """The agent's own success in this turn, as the env judged it."""
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_ids: list[int] | None = None
+    reply_ids: list[int] | None = None
+
+
+class EpisodeError(BaseModel):
+    """An exception that ended an episode: the env's bug, never the model's fault or the infrastructure's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    """The exception's class name."""
+    message: str
+    traceback: str
+
+
+class Episode(BaseModel):
+    """One play of one problem. An errored episode has `error`, and no verdict that counts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    problem_hash: str
+    rollout_idx: int
+    env_idx: int
+    """Position of the problem in its problem set."""
+    env_name: str
+    difficulty: int
+    success: bool
+    turns: list[Turn]
+    error: EpisodeError | None = None
+    duration_s: float
+    metadata: dict[str, Any] = {}
+
+    @property
+    def key(self) -> EpisodeKey:
+        return EpisodeKey(self.problem_hash, self.rollout_idx)
