@@ -141,11 +141,13 @@ class Env(ABC):
 
     @classmethod
     @abstractmethod
-    def problems(cls, source: str | None, split: Split) -> Sequence[Problem]:
-        """All problems of a split, distinct by content, always in the same order. `source` None: the built-in ones.
+    def problems(cls, source: str | None, split: Split | None) -> Sequence[Problem]:
+        """All problems of a split (None: of all splits), distinct by content, always in the same order.
+
+        `source` is a file or a hub dataset; None means the built-in problems.
 
         Raises:
-            ProblemFileError: the source is not there or has a row that cannot be read.
+            ProblemSourceError: the source is not there or has a row that cannot be read.
         """
 
     @abstractmethod

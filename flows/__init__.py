@@ -1,0 +1,15 @@
+"""The flows: what a user runs. Prefect's settings are fixed here, before anything imports Prefect."""
+
+import os
+
+PREFECT_DEFAULTS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,envs",
+}
+"""The [tool.prefect] table of pyproject.toml holds only where the working directory is the repository's root."""
+
+for _name, _value in PREFECT_DEFAULTS.items():
+    os.environ.setdefault(_name, _value)

@@ -1,0 +1,94 @@
+"""Tests of programs and functions, and the verdict on code that is put to them.
+
+The code runs in the sandbox, where no expected value ever is; what comes out is judged outside of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+from envs.grading.check_program import CheckProgram, judge_check_program
+from envs.grading.compare import outputs_match, values_match
+from envs.grading.verdict import Verdict, show_text, show_value
+from envs.sandbox.base import Sandbox
+
+__all__ = ["CallTest", "CheckProgram", "StdioTest", "Test", "Verdict", "judge"]
+
+
+@dataclass(frozen=True)
+class StdioTest:
+    """A whole program is given `input` on stdin and must print `output` (see `compare.outputs_match`)."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class CallTest:
+    """The function is called with `args` and must return `expected` (see `compare.values_match`)."""
+
+    args: tuple[Any, ...]
+    expected: Any
+
+
+Test = StdioTest | CallTest | CheckProgram
+
+
+def judge(
+    sandbox: Sandbox, source: str, tests: Sequence[Test], function: str | None, stop_at_first_failure: bool
+) -> list[Verdict]:
+    """One verdict a test, in order; with `stop_at_first_failure` the first that is not accepted is the last.
+
+    `function` is what call tests call. Neighbouring call tests share one process and so its CPU limit. `source` runs
+    as it is: whatever it needs from a problem's prelude must be in it.
+
+    Raises:
+        ValueError: a call test and no function, or arguments that are not plain data.
+        GradingError: a check program's own reference does not pass it.
+        SandboxError: the sandbox failed, not the code.
+    """
+    verdicts: list[Verdict] = []
+    for verdict in _judge_all(sandbox, source, tests, function):
+        verdicts.append(verdict)
+        if stop_at_first_failure and verdict.status != "accepted":
+            break
+    return verdicts
+
+
+def _judge_all(sandbox: Sandbox, source: str, tests: Sequence[Test], function: str | None) -> Iterator[Verdict]:
+    for _, group in groupby(tests, key=type):
+        alike = list(group)
+        calls = [test for test in alike if isinstance(test, CallTest)]
+        if calls:
+            yield from _judge_calls(sandbox, source, calls, function)
+        for test in alike:
+            if isinstance(test, StdioTest):
+                yield _judge_stdio(sandbox, source, test)
+            elif isinstance(test, CheckProgram):
+                yield judge_check_program(sandbox, source, test)
+
+
+def _judge_stdio(sandbox: Sandbox, source: str, test: StdioTest) -> Verdict:
+    run = sandbox.run(source, test.input)
+    if not run.ok:
+        error = run.stderr.rstrip().rpartition("\n")[2] if run.status == "runtime_error" else ""
+        return Verdict(run.status, show_text(run.stdout), error)
+    return Verdict(_right(outputs_match(run.stdout, test.output)), show_text(run.stdout))
+
+
+def _judge_calls(sandbox: Sandbox, source: str, tests: Sequence[CallTest], function: str | None) -> Iterator[Verdict]:
+    if function is None:
+        raise ValueError("a call test needs the name of the function to call, and got none")
+    results = sandbox.call(source, function, [test.args for test in tests])
+    for test, result in zip(tests, results, strict=True):
+        if result.status == "ok":
+            yield Verdict(_right(values_match(result.value, test.expected)), show_value(result.value))
+        else:
+            yield Verdict(result.status, error=result.error)
+
+
+def _right(is_right: bool) -> Literal["accepted", "wrong_answer"]:
+    return "accepted" if is_right else "wrong_answer"

@@ -1,0 +1,75 @@
+"""What `python -m flows.<flow>` does: read the config, run the flow, and say in one line what went wrong."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from envs.sandbox.base import SandboxError
+from flows.config import RunConfig
+from flows.settings import ConfigError, read_config
+from tasks.engines.base import EngineError
+from tasks.rollout.play import TooManyErrors
+
+INTERRUPTED = 130
+
+_EXPECTED = (ValueError, OSError, EngineError, SandboxError, TooManyErrors)
+"""Mistakes of the user and faults of the machine: their text says what to do. Anything else is a bug of this program."""
+
+
+def run_command(module: str, config_class: type[RunConfig], about: str | None, examples: Sequence[str]) -> NoReturn:
+    """Run the flow that `module` (`flows.quick_test`) holds under its own name, as the command line says.
+
+    A flow module calls this above its imports of Prefect: the line is read first, so that `--help` and a mistyped
+    flag answer at once. Exit codes: 0; 1 the run failed; 2 the command is wrong; 130 interrupted.
+    """
+    command = f"python -m {module}"
+    try:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            from flows.help_page import print_help
+
+            print_help(command, config_class, about or "", examples)
+            sys.exit(0)
+        config = read_config(config_class, sys.argv[1:])
+        _keep_prefect_quiet()
+        flow = getattr(importlib.import_module(module), module.rpartition(".")[2])
+        flow(config)
+    except KeyboardInterrupt:
+        _say(f"Interrupted. Finished work is kept; to resume: {shlex.join([*command.split(), *sys.argv[1:]])}")
+        sys.exit(INTERRUPTED)
+    except ConfigError as error:
+        _say(f"{error}")
+        sys.exit(2)
+    except Exception as error:
+        _explain(error)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _keep_prefect_quiet() -> None:
+    """Prefect's log of a failed run is a traceback; here the last line of the program tells it instead."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_only_retries)
+
+
+def _only_retries(record: logging.LogRecord) -> bool:
+    return "Retry" in record.msg
+
+
+def _explain(error: Exception) -> None:
+    """One line for what a user or the machine can mend; a traceback for what is a bug of this program."""
+    if os.environ.get("WINNOW_TRACEBACK") or not isinstance(error, _EXPECTED):
+        traceback.print_exception(error)
+    else:
+        _say(" ".join(str(error).split()))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,132 @@
+"""The one config tree: what `--config FILE.yaml` loads, the command line sets, and the Prefect form shows."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+
+from envs import load_env_class
+from envs.base import EnvConfig
+from envs.sandbox.base import SandboxConfig
+from tasks.engines.base import EngineConfig, ModelConfig
+from tasks.evaluation.config import EvaluateConfig
+from tasks.rollout.artifact import publish_file
+from tasks.rollout.collection import PlayConfig
+from tasks.rollout.config import CollectConfig
+from tasks.training.config import TrainConfig
+
+Tree = dict[str, Any]
+
+
+class RunConfig(BaseModel):
+    """Everything that a flow can be told. The classes live beside their owners; here they are only composed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    flow_defaults: ClassVar[Mapping[str, Any]] = {}
+    """What this flow sets unless it is told otherwise; a flow with such defaults has its own subclass."""
+
+    env: EnvConfig = Field(EnvConfig(), description="Which environment is played, on which problems, by which roles.")
+    model: ModelConfig = Field(ModelConfig(), description="The model that plays and is trained.")
+    engine: EngineConfig = Field(EngineConfig(), description="What runs the model while episodes are played.")
+    sandbox: SandboxConfig = Field(SandboxConfig(), description="Limits of one run of untrusted code.")
+    collect: CollectConfig = Field(CollectConfig(), description="Playing episodes and keeping some of them.")
+    train: TrainConfig = Field(TrainConfig(), description="Fine-tuning on what was kept.")
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Comparing before and after on held-out problems.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_flows_defaults(cls, given: Any) -> Any:
+        return merged(cls.flow_defaults, given) if isinstance(given, Mapping) else given
+
+    @field_validator("env")
+    @classmethod
+    def _env_can_be_played(cls, env: EnvConfig) -> EnvConfig:
+        """Checks name, roles and options with the env itself, and spells out its options: 3 and "3" are one config."""
+        env_class = load_env_class(env.name)
+        env_class.seats_for(env)
+        try:
+            options = env_class.Options.model_validate(env.options)
+        except ValidationError as error:
+            raise ValueError(f"env.options of {env.name}: {error_lines(error, prefix='env.options.')[0]}") from error
+        return env.model_copy(update={"options": options.model_dump(mode="json")})
+
+    @property
+    def play(self) -> PlayConfig:
+        """What it takes to play episodes."""
+        return PlayConfig(
+            env=self.env, model=self.model, engine=self.engine, sandbox=self.sandbox, collect=self.collect
+        )
+
+    @property
+    def data_dir(self) -> Path:
+        """Where data files and journals go."""
+        return self.collect.data_dir or Path(f"sft_data_{self.env.short_name}")
+
+    @property
+    def output_dir(self) -> Path:
+        """Where the adapter goes."""
+        return self.train.output_dir or Path(f"sft_model_{self.env.short_name}")
+
+    def resolved(self) -> Tree:
+        """The whole tree as plain data, with the folders that were derived."""
+        folders = {"collect": {"data_dir": str(self.data_dir)}, "train": {"output_dir": str(self.output_dir)}}
+        return merged(self.model_dump(mode="json"), folders)
+
+    def save(self, path: Path) -> None:
+        """Write the resolved config as YAML; `--config` reads it back."""
+        with publish_file(path) as tmp:
+            tmp.write_text(yaml.safe_dump(self.resolved(), sort_keys=False))
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+    """Two config trees as one; where both have a value, the one from `above` stands."""
+    tree = dict(below)
+    for key, value in above.items():
+        under = tree.get(key)
+        if isinstance(value, BaseModel) and isinstance(under, Mapping):
+            value = value.model_dump(exclude_unset=True)
+        tree[key] = merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return tree
+
+
+def known_keys(config_class: type[BaseModel] = RunConfig, prefix: str = "") -> dict[str, FieldInfo]:
+    """Every dotted key of the tree, e.g. `collect.num_episodes`, with its field."""
+    keys: dict[str, FieldInfo] = {}
+    for name, field in config_class.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys |= known_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            keys[prefix + name] = field
+    return keys
+
+
+def unknown_key(key: str, flag: str = "") -> str:
+    """What to say of a key that is not there: it names the nearest one that is. `flag` is what stands before keys."""
+    keys = known_keys()
+    by_last_part = {known.rpartition(".")[2]: known for known in keys}
+    near = difflib.get_close_matches(key, keys, n=1) or [
+        by_last_part[part] for part in difflib.get_close_matches(key.rpartition(".")[2], by_last_part, n=1)
+    ]
+    hint = f"did you mean {flag}{near[0]}?" if near else "--help lists all that there are"
+    return f"unknown {'flag' if flag else 'key'} {flag}{key}; {hint}"
+
+
+def error_lines(error: ValidationError, prefix: str = "") -> list[str]:
+    """One line per mistake: the key, what was found, what is wanted."""
+    lines = []
+    for mistake in error.errors(include_url=False):
+        key = prefix + ".".join(str(part) for part in mistake["loc"])
+        if mistake["type"] == "value_error":
+            lines.append(str(mistake["ctx"]["error"]))
+        elif mistake["type"] == "extra_forbidden":
+            lines.append(unknown_key(key))
+        else:
+            wanted = mistake["msg"].replace("Input should", "it should")
+            lines.append(f"{key}: found {mistake['input']!r}, but {wanted}")
+    return lines

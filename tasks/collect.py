@@ -1,0 +1,29 @@
+"""Prefect task: play episodes into the journal. A retry is a resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from tasks.caching import RETRIED, by_content
+from tasks.rollout.collection import Collection, PlayConfig
+from tasks.rollout.journal import EpisodesRef
+
+
+def _content(config: PlayConfig, data_dir: Path) -> Any:
+    return Collection.for_training(config).content
+
+
+@task(
+    name="collect",
+    task_run_name="collect {config.collect.num_episodes} episodes of {config.env.name}",
+    cache_key_fn=by_content(_content, version=1),
+    persist_result=True,
+    result_serializer="json",
+    **RETRIED,
+)
+def collect(config: PlayConfig, data_dir: Path) -> EpisodesRef:
+    """Play the episodes that are owed, and refer to all of them."""
+    return Collection.for_training(config).play(data_dir, "collecting")

@@ -1,0 +1,82 @@
+"""Whether data can be trained on, said before a model is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.dataset.records import Funnel, Reason, Record, read_records
+from tasks.dataset.rows import DataFileError
+
+__all__ = ["CheckReport", "DataFileError", "NothingToTrainOnError", "check_records", "check_something_kept"]
+
+
+class NothingToTrainOnError(ValueError):
+    """No turn was kept. The message says how many succeeded and what to try."""
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Data files that can be trained on."""
+
+    records: list[Record]
+    """Each once, in the order of the files."""
+    duplicates: int
+    """Rows that were left out because the same messages had come before."""
+    rows_by_agent: dict[str, int]
+
+    @property
+    def rows(self) -> int:
+        return len(self.records)
+
+
+def check_records(paths: Sequence[Path]) -> CheckReport:
+    """Read data files, check every row, and leave out rows that repeat an earlier one.
+
+    Raises:
+        DataFileError: a row cannot be trained on (with file:line), or there are no rows at all.
+    """
+    rows = read_records(paths)
+    if not rows:
+        names = ", ".join(map(str, paths))
+        raise DataFileError(f"{names}: no rows; wanted at least one record; see the _stats.json beside it for why.")
+    first: dict[str, Record] = {}
+    for record in rows:
+        first.setdefault(record.content, record)
+    records = list(first.values())
+    by_agent = Counter(record.metadata.agent_name for record in records)
+    return CheckReport(records, len(rows) - len(records), dict(sorted(by_agent.items())))
+
+
+_REMEDIES: dict[Reason, str] = {
+    "episode_failed": "--collect.only_success false, more episodes (--collect.num_episodes), easier problems "
+    "(--env.dataset) or a bigger model (--model.path)",
+    "agent_failed": "--collect.collect_mode env, --collect.only_success false, more episodes "
+    "(--collect.num_episodes) or a bigger model (--model.path)",
+    "episode_error": "to mend the environment: the journal holds every traceback",
+    "truncated": "a higher --collect.max_tokens, or --collect.keep_truncated true",
+    "empty_reply": "another model (--model.path): this one says nothing",
+    "held_out": "an --env.dataset that shares no problems with --env.benchmark",
+    "duplicate": "more problems (--env.dataset) or a higher --collect.temperature",
+    "agent_ratio": "other --collect.agent_ratios, or more episodes (--collect.num_episodes)",
+}
+
+
+def check_something_kept(funnel: Funnel) -> None:
+    """See that a selection left something to train on.
+
+    Raises:
+        NothingToTrainOnError: it did not.
+    """
+    if funnel.kept:
+        return
+    rate = "" if funnel.success_rate is None else f" ({100 * funnel.success_rate:.1f} %)"
+    errored = f", {funnel.errored} errored" if funnel.errored else ""
+    why = ", ".join(f"{reason} {count}" for reason, count in funnel.rejected.items()) or "no turn was played"
+    main: Reason = max(funnel.rejected, key=lambda r: funnel.rejected[r], default="episode_error")
+    raise NothingToTrainOnError(
+        f"nothing to train on: {funnel.succeeded} of {funnel.finished} finished episodes succeeded{rate}{errored}, "
+        f"and 0 of {funnel.turns} turns were kept (rejected: {why}). Try {_REMEDIES[main]}."
+    )

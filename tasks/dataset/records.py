@@ -1,0 +1,149 @@
+"""The data file: its rows, what becomes of the turns that are not kept, and the counts of both.
+
+`<stem>.jsonl` holds one `Record` a line, `<stem>_rejected.jsonl` one `Rejected` a line. `select.py` makes them,
+`files.py` publishes them, `checks.py` and training read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from tasks.dataset.rows import DataFileError, parse_row
+from tasks.rollout.artifact import Ref, publish_file
+
+Reason = Literal[
+    "episode_error",
+    "episode_failed",
+    "agent_failed",
+    "truncated",
+    "empty_reply",
+    "held_out",
+    "duplicate",
+    "agent_ratio",
+]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+"""Why a turn is not kept, in the order in which they are tried; a turn has the first that applies."""
+
+
+class RecordMetadata(BaseModel):
+    """Where a row comes from. A collected row has every field and some more; a user's own row may lack them."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    agent_name: str = "unknown"
+    policy_name: str = "unknown"
+    reward: float | None = None
+    env_success: bool | None = None
+    env_name: str = "unknown"
+    env_idx: int | None = None
+    rollout_idx: int | None = None
+    turn_idx: int | None = None
+
+
+class Record(BaseModel):
+    """One row of the training file. `messages` is what the policy saw, then its reply; the loss is on the last only."""
+
+    model_config = ConfigDict(frozen=True)
+
+    messages: list[dict[str, str]]
+    metadata: RecordMetadata = RecordMetadata()
+
+    @property
+    def content(self) -> str:
+        """What makes two rows the same: their messages, whoever wrote them."""
+        return repr([(m["role"], m["content"]) for m in self.messages])
+
+
+class Rejected(Record):
+    """A turn that is not kept, as the row that it would have been."""
+
+    reason: Reason
+
+
+class Funnel(BaseModel):
+    """What became of every turn that was played. It adds up: turns = kept + all that were rejected."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    finished: int
+    """Episodes that ended with a verdict."""
+    succeeded: int
+    errored: int
+    """Episodes that an exception ended; they are not among the finished ones."""
+    turns: int
+    kept: int
+    kept_by_agent: dict[str, int]
+    rejected: dict[Reason, int]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.turns != self.kept + sum(self.rejected.values()):
+            raise ValueError(f"the funnel does not add up: {self.turns} turns, {self.kept} kept, {self.rejected}")
+        return self
+
+    @property
+    def success_rate(self) -> float | None:
+        """Share of the finished episodes that succeeded; None if none finished."""
+        return self.succeeded / self.finished if self.finished else None
+
+
+class DatasetRef(Ref):
+    """A published data file of this project, with its counts. The files beside it share its name's stem."""
+
+    funnel: Funnel
+
+    @property
+    def rejected_path(self) -> Path:
+        return beside(self.path, "_rejected.jsonl")
+
+    @property
+    def config_path(self) -> Path:
+        return beside(self.path, "_config.yaml")
+
+    @property
+    def stats_path(self) -> Path:
+        return beside(self.path, "_stats.json")
+
+
+def beside(data_path: Path, ending: str) -> Path:
+    """The file that belongs to a data file: `sft_data_X.jsonl` and `_stats.json` give `sft_data_X_stats.json`."""
+    return data_path.with_name(data_path.stem + ending)
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write records, or rejected ones, one a line; the file appears whole or not at all."""
+    with publish_file(path) as tmp, tmp.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(record.model_dump_json(exclude_unset=True) + "\n")
+
+
+def read_records(paths: Path | Sequence[Path]) -> list[Record]:
+    """All rows of one or more data files, in order, each checked.
+
+    Raises:
+        DataFileError: a file cannot be read or a row cannot be trained on, with file:line.
+    """
+    return [record for path in ([paths] if isinstance(paths, Path) else paths) for record in _read_file(path)]
+
+
+def _read_file(path: Path) -> Iterator[Record]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataFileError(f"{path}: cannot be read: {error.strerror}; wanted a JSONL data file.") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _to_record(parse_row(line, f"{path}:{number}"), f"{path}:{number}")
+
+
+def _to_record(row: dict[str, Any], where: str) -> Record:
+    try:
+        return Record.model_validate({"messages": row["messages"], "metadata": row.get("metadata") or {}})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = ".".join(map(str, fault["loc"]))
+        raise DataFileError(f"{where}: {field} is {fault['input']!r}; {fault['msg']}; mend or delete it.") from None

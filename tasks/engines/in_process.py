@@ -1,0 +1,199 @@
+"""The embedded engine: transformers in this process, on its GPU or CPU. It needs no server.
+
+One thread owns the model. Requests wait in a queue; the thread takes what waits, decodes it as one batch, and lets
+newcomers join as soon as enough rows have ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tasks.engines.base import ChatRequest, Completion, Engine, EngineConfig, EngineError, ModelConfig
+from tasks.engines.chat_tokens import decode_reply, prompt_token_ids
+from tasks.engines.decoding import LiveBatch, Row
+from tasks.engines.policies import Policies, pick_device
+from tasks.engines.sampling import row_uniforms
+
+_GATHER_S = 0.003
+"""An idle engine starts when no request has come for so long: a burst becomes one batch."""
+_REFILL_SHARE = 4
+"""Newcomers join when they are at least this fraction (1/n) of the rows at work: each joining copies the cache."""
+
+
+@dataclass(eq=False, frozen=True)
+class _Job:
+    """A request and where its answer goes."""
+
+    request: ChatRequest
+    reply: Future[Completion]
+
+    def answer(self, completion: Completion) -> None:
+        with suppress(InvalidStateError):  # the one who asked has gone
+            self.reply.set_result(completion)
+
+    def fail(self, why: str) -> None:
+        with suppress(InvalidStateError):
+            self.reply.set_exception(EngineError(why))
+
+
+class InProcessEngine(Engine):
+    """transformers behind a queue. See the module's docstring."""
+
+    name = "in_process"
+
+    def __init__(self, model: ModelConfig, config: EngineConfig, adapters: Mapping[str, Path] | None = None) -> None:
+        self._model = model
+        self._config = config
+        self._adapters = dict(adapters or {})
+        self._changed = threading.Condition()
+        self._waiting: list[_Job] = []
+        self._closed: str | None = "the engine has not been started"
+        """Why no request is taken, while that is so."""
+        self._thread: threading.Thread | None = None
+
+    async def start(self) -> None:
+        ready: Future[None] = Future()
+        self._closed = None
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="winnow-engine", daemon=True)
+        self._thread.start()
+        await asyncio.wrap_future(ready)
+
+    async def generate(self, request: ChatRequest) -> Completion:
+        if request.adapter is not None and request.adapter not in self._adapters:
+            raise EngineError(f"there is no adapter {request.adapter!r}; the engine has {sorted(self._adapters)}")
+        job = _Job(request, Future())
+        with self._changed:
+            if self._closed:
+                raise EngineError(self._closed)
+            self._waiting.append(job)
+            self._changed.notify()
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(job.reply), self._config.timeout_s)
+        except TimeoutError:
+            raise EngineError(
+                f"a reply took longer than engine.timeout_s={self._config.timeout_s:g} s; raise it, or lower "
+                "engine.max_concurrency or collect.max_tokens"
+            ) from None
+
+    async def stop(self) -> None:
+        self._close("the engine has been stopped")
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+
+    def _close(self, why: str) -> None:
+        """Take no more requests and fail those that wait. The first reason stays."""
+        with self._changed:
+            self._closed = self._closed or why
+            waiting, self._waiting = self._waiting, []
+            self._changed.notify()
+        for job in waiting:
+            job.fail(self._closed)
+
+    def _run(self, ready: Future[None]) -> None:
+        """The thread: load, answer until closed, free."""
+        live: dict[Row, _Job] = {}
+        try:
+            policies = Policies(self._model, self._adapters, pick_device(self._config.num_gpus))
+            if not ready.cancelled():
+                ready.set_result(None)
+            with torch.inference_mode():
+                while self._wait_for_burst():
+                    self._serve(policies, live)
+        except Exception as error:  # whatever broke, everyone who waits must hear of it
+            self._close(_explain(error))
+            if not ready.done():
+                ready.set_exception(EngineError(_explain(error)))
+        finally:
+            for job in live.values():
+                job.fail(str(self._closed))
+            policies = None  # type: ignore[assignment]
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _wait_for_burst(self) -> bool:
+        """Sleep until requests wait and no more are coming. False: the engine was closed."""
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            while len(self._waiting) < self._config.max_concurrency and self._changed.wait(_GATHER_S):
+                pass
+            return not self._closed
+
+    def _serve(self, policies: Policies, live: dict[Row, _Job]) -> None:
+        """Answer requests of one adapter until none is left, or one for another adapter is first in line."""
+        adapter = self._waiting[0].request.adapter if self._waiting else None
+        batch = LiveBatch(policies.select(adapter), policies.stop_ids, policies.device)
+        while not self._closed:
+            joining = self._prepare(self._take(adapter, len(live)), policies)
+            live.update(joining)
+            if joining:
+                batch.drop_finished()
+                batch.admit(list(joining))
+            elif live:
+                batch.drop_finished_if_many()
+                batch.step()
+            else:
+                return
+            self._answer(live, policies)
+
+    def _take(self, adapter: str | None, num_live: int) -> list[_Job]:
+        """Requests that join the batch now, oldest first."""
+        with self._changed:
+            if not self._waiting or self._waiting[0].request.adapter != adapter:
+                return []
+            fitting = [job for job in self._waiting if job.request.adapter == adapter]
+            taken = fitting[: self._config.max_concurrency - num_live]
+            if len(taken) * _REFILL_SHARE < num_live:
+                return []
+            self._waiting = [job for job in self._waiting if job not in taken]
+            return taken
+
+    def _prepare(self, jobs: list[_Job], policies: Policies) -> dict[Row, _Job]:
+        """Rows to decode. A request that cannot be put to the model is answered here, and the engine goes on."""
+        rows: dict[Row, _Job] = {}
+        for job in jobs:
+            sampling = job.request.sampling
+            try:
+                prompt_ids = prompt_token_ids(policies.tokenizer, job.request.messages)
+            except Exception as error:  # a chat template raises what it likes
+                job.fail(f"the model's chat template refused a request: {type(error).__name__}: {error}")
+                continue
+            max_tokens = min(sampling.max_tokens, policies.context_tokens - len(prompt_ids))
+            if max_tokens < 1:
+                job.answer(Completion("", "length", len(prompt_ids), 0, prompt_ids, []))
+                continue
+            rows[Row(prompt_ids, sampling, max_tokens, row_uniforms(job.request.seed, max_tokens))] = job
+        return rows
+
+    def _answer(self, live: dict[Row, _Job], policies: Policies) -> None:
+        """Send finished replies off, and give up those that nobody waits for."""
+        for row, job in list(live.items()):
+            if row.finish_reason is not None:
+                text = decode_reply(policies.tokenizer, row.reply_ids)
+                sizes = len(row.prompt_ids), len(row.reply_ids)
+                job.answer(Completion(text, row.finish_reason, *sizes, row.prompt_ids, row.reply_ids))
+            elif job.reply.cancelled():
+                row.finish_reason = "length"
+            else:
+                continue
+            del live[row]
+
+
+def _explain(error: BaseException) -> str:
+    """An engine failure in one line, with what to do about it."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of GPU memory; lower engine.max_concurrency or collect.max_tokens, or use a smaller model"
+    if isinstance(error, ValueError):  # a user's mistake, already in words
+        return str(error)
+    return f"the in-process engine failed: {type(error).__name__}: {error}"

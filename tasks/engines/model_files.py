@@ -1,0 +1,115 @@
+"""Where a model's files are and what they are: found, checked and fingerprinted without loading the model.
+
+Comes in: `ModelConfig`. Goes out: a folder that transformers can load, and a hash of what it holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from tasks.engines.base import ModelConfig
+from tasks.rollout.artifact import content_hash
+
+STARTER = "starter"
+STARTER_FOLDER = Path(__file__).parent.parent / "training" / "starter_policy"
+
+_MODEL_PATTERNS = ("*.json", "*.jinja", "*.safetensors", "*.bin", "*.model", "*.txt", "*.py")
+"""Files that decide what a model answers: config, tokenizer, chat template, weights, remote code."""
+_RUN_FILES = {"training_args.bin", "trainer_state.json", "optimizer.bin", "scheduler.bin"}
+"""Files of those suffixes that say how a model was made, not what it is."""
+
+
+class ModelNotFoundError(ValueError):
+    """`model.path` names nothing that can be loaded."""
+
+
+def resolve_model(model: ModelConfig) -> Path:
+    """The folder with the model's files; a hub name is taken from the local cache, else downloaded.
+
+    Raises:
+        ModelNotFoundError: there is no such model, in one line with what to do.
+    """
+    if model.path == STARTER:
+        return _checked_folder(STARTER_FOLDER)
+    folder = Path(model.path).expanduser()
+    if folder.is_dir():
+        return _checked_folder(folder.resolve())
+    if folder.exists():
+        raise ModelNotFoundError(f"model.path: {folder} is a file; give the folder that holds its config.json")
+    if _looks_like_a_folder(model.path):
+        raise ModelNotFoundError(
+            f"model.path: no folder {folder}; give a folder with a Hugging Face model, a hub name, or `starter`"
+        )
+    return _checked_folder(_hub_folder(model.path))
+
+
+def model_fingerprint(model: ModelConfig) -> str:
+    """Hash of what the model's files hold, in 16 hex digits; never of where they are.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+    """
+    files = model_files(resolve_model(model))
+    total = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        total.update(f"{file.name} {_file_hash(file, status.st_size, status.st_mtime_ns)}\n".encode())
+    return total.hexdigest()[:16]
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files in a model folder that decide its answers, by name."""
+    found = {file for pattern in _MODEL_PATTERNS for file in folder.glob(pattern) if file.is_file()}
+    return sorted(file for file in found if file.name not in _RUN_FILES)
+
+
+@lru_cache(maxsize=256)
+def _file_hash(file: Path, size: int, mtime_ns: int) -> str:
+    """Hash of a file; read once per process as long as its size and time stay."""
+    return content_hash(file)
+
+
+def _checked_folder(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise ModelNotFoundError(f"model.path: {folder} has no config.json; give a folder with a Hugging Face model")
+    weights = [f for f in model_files(folder) if f.suffix in {".safetensors", ".bin"}]
+    if not weights:
+        raise ModelNotFoundError(f"model.path: {folder} has no weights (*.safetensors); is its download complete?")
+    if all(f.name.startswith("adapter_") for f in weights):
+        raise ModelNotFoundError(
+            f"model.path: {folder} holds an adapter, not a whole model; give the base model that it was trained on"
+        )
+    return folder
+
+
+def _looks_like_a_folder(path: str) -> bool:
+    """A hub name is `name` or `owner/name`, nothing else."""
+    return path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith("/")
+
+
+def _hub_folder(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    patterns = list(_MODEL_PATTERNS)
+    try:
+        cached = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+        if any(cached.glob("*.safetensors")) or any(cached.glob("*.bin")):
+            return cached
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError:
+        raise ModelNotFoundError(f"model.path: {name!r} is neither a folder that exists nor a hub name") from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except RepositoryNotFoundError:
+        raise ModelNotFoundError(
+            f"model.path: there is no folder {name!r}, and the hub has no such model (or needs HF_TOKEN for it)"
+        ) from None
+    except Exception as error:  # the hub client lets through whatever its HTTP library raises
+        raise ModelNotFoundError(
+            f"model.path: {name!r} is not a folder here, not in the local cache, and the hub cannot be reached "
+            f"({type(error).__name__}); give a folder with the model, or `starter`"
+        ) from error

@@ -1,0 +1,93 @@
+"""A model and its adapters in memory, switched without loading anything again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tasks.engines.base import ModelConfig
+from tasks.engines.chat_tokens import stop_token_ids
+from tasks.engines.model_files import resolve_model
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def pick_device(num_gpus: int | None) -> torch.device:
+    """The first GPU, unless there is none or the config says 0."""
+    return torch.device("cuda" if num_gpus != 0 and torch.cuda.is_available() else "cpu")
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device computes it fast, else float32."""
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def quiet_transformers() -> None:
+    """No progress bars and load reports in a terminal that shows the run's own progress."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns at every fork
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+class Policies:
+    """The bare model, and the same model with each adapter. Not thread-safe: one thread owns it."""
+
+    def __init__(self, model: ModelConfig, adapters: Mapping[str, Path], device: torch.device) -> None:
+        """Load everything. An adapter folder that holds a whole model (a full fine-tune) is loaded beside the base."""
+        from transformers import AutoTokenizer
+
+        quiet_transformers()
+        folder = resolve_model(model)
+        self.device = device
+        self._trust = model.trust_remote_code
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=self._trust)
+        if self.tokenizer.chat_template is None:
+            raise ValueError(f"{folder} has no chat template, so chats cannot be put to it; give an instruct model")
+        base = self._load(folder)
+        self.stop_ids = stop_token_ids(self.tokenizer, base.generation_config)
+        self.context_tokens = int(base.config.get_text_config().max_position_embeddings)
+        self._whole = {name: self._load(path) for name, path in adapters.items() if not _is_lora(path)}
+        self._peft_names = {name: f"adapter_{i}" for i, name in enumerate(n for n in adapters if _is_lora(adapters[n]))}
+        self._base = self._with_adapters(base, adapters)
+
+    def select(self, adapter: str | None) -> Any:
+        """The model to call for requests with this adapter; valid until the next call."""
+        if adapter in self._whole:
+            return self._whole[adapter]
+        if not self._peft_names:
+            return self._base
+        if adapter is None:
+            self._base.base_model.disable_adapter_layers()
+        else:
+            self._base.set_adapter(self._peft_names[adapter])
+            self._base.base_model.enable_adapter_layers()
+        return self._base
+
+    def _load(self, folder: Path) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=pick_dtype(self.device), trust_remote_code=self._trust
+        )
+        return model.to(self.device).eval()
+
+    def _with_adapters(self, base: Any, adapters: Mapping[str, Path]) -> Any:
+        from peft import PeftModel
+
+        model = base
+        for name, peft_name in self._peft_names.items():
+            if model is base:
+                model = PeftModel.from_pretrained(base, adapters[name], adapter_name=peft_name)
+            else:
+                model.load_adapter(adapters[name], adapter_name=peft_name)
+        return model.eval()
+
+
+def _is_lora(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).is_file()

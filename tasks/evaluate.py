@@ -1,0 +1,32 @@
+"""Prefect task: play the held-out problems, with the bare model or with an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from tasks.caching import RETRIED, by_content
+from tasks.evaluation.config import EvaluateConfig
+from tasks.rollout.artifact import Ref
+from tasks.rollout.collection import Collection, PlayConfig
+from tasks.rollout.journal import EpisodesRef
+
+
+def _content(config: PlayConfig, evaluate_config: EvaluateConfig, adapter: Ref | None, data_dir: Path) -> Any:
+    return Collection.for_evaluation(config, evaluate_config, adapter).content
+
+
+@task(
+    name="evaluate",
+    task_run_name="play {evaluate_config.num_problems} held-out problems of {config.env.name}",
+    cache_key_fn=by_content(_content, version=1),
+    persist_result=True,
+    result_serializer="json",
+    **RETRIED,
+)
+def evaluate(config: PlayConfig, evaluate_config: EvaluateConfig, adapter: Ref | None, data_dir: Path) -> EpisodesRef:
+    """Play what is owed, with the same problems and seeds whoever answers."""
+    title = "evaluating after" if adapter else "evaluating before"
+    return Collection.for_evaluation(config, evaluate_config, adapter).play(data_dir, title)

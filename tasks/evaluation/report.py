@@ -1,0 +1,185 @@
+"""What a run tells at its end: `report.md`, the closing table in the terminal, and the before/after plot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from tasks.evaluation.compare import Comparison, Effect, ProblemChange
+from tasks.evaluation.intervals import Estimate
+
+MOST_LISTED = 20
+"""Problems that got worse or better are listed up to here, then counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """What a flow did. A field left at None belongs to a stage that did not run, and has no row."""
+
+    flow: str
+    env: str
+    model: str
+    engine: str
+    """Its kind; `scripted` replies come from a function and are never reported as the model's."""
+    requested: int | None = None
+    finished: int | None = None
+    errored: int | None = None
+    succeeded: int | None = None
+    """Finished episodes that succeeded."""
+    kept: int | None = None
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """Turns that were not kept, by reason."""
+    trained_tokens: int | None = None
+    """Tokens with loss on them, over all epochs."""
+    loss_first: float | None = None
+    loss_last: float | None = None
+    comparison: Comparison | None = None
+    cached: Sequence[str] = ()
+    """Stages whose result was there from an earlier run."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """What is where, in words: `data file`, `model folder`, ..."""
+    next_steps: Sequence[str] = ()
+
+
+def summary_table(report: RunReport) -> Table:
+    """The closing table for the terminal."""
+    table = Table(title=report.flow, title_justify="left", show_header=False, min_width=60)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for section in (_played_rows(report), _trained_rows(report), _compared_rows(report), _place_rows(report)):
+        for name, value in section:
+            table.add_row(Text(name), Text(value))
+        table.add_section()
+    return table
+
+
+def report_markdown(report: RunReport, plot: Path | None = None) -> str:
+    """The report as Markdown.
+
+    Args:
+        plot: the before/after plot, as the report should link to it.
+    """
+    rows = [*_played_rows(report), *_trained_rows(report), *_compared_rows(report)]
+    parts = [f"# {report.flow}: {report.env}", _table(["", ""], rows)]
+    if report.comparison is not None:
+        parts += _comparison_parts(report.comparison, plot)
+    if report.rejected:
+        parts += ["## Turns that were not kept", _table(["reason", "turns"], _as_rows(report.rejected))]
+    if report.files:
+        parts += ["## Files", _table(["what", "where"], _as_rows(report.files))]
+    if report.next_steps:
+        parts += ["## What to do next", "\n".join(f"- {step}" for step in report.next_steps)]
+    return "\n\n".join(parts) + "\n"
+
+
+def percent(rate: float) -> str:
+    """A rate as people read it: 0.305 is 30.5 %."""
+    return f"{100 * rate:.1f} %"
+
+
+def points(difference: Estimate) -> str:
+    """A difference of rates with its interval, in percentage points."""
+    value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
+    return f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
+
+
+Rows = Iterator[tuple[str, str]]
+
+
+def _played_rows(report: RunReport) -> Rows:
+    yield "environment", report.env
+    yield "model", f"none: scripted replies in place of {report.model}" if report.engine == "scripted" else report.model
+    yield "engine", report.engine
+    if report.cached:
+        yield "cached", ", ".join(report.cached)
+    for name in ("requested", "finished", "errored"):
+        if (count := getattr(report, name)) is not None:
+            yield f"episodes {name}", f"{count:,}"
+    if report.succeeded is not None:
+        rate = f" ({percent(report.succeeded / report.finished)} of the finished)" if report.finished else ""
+        yield "episodes succeeded", f"{report.succeeded:,}{rate}"
+    if report.kept is not None:
+        rejected = f" ({sum(report.rejected.values()):,} rejected)" if report.rejected else ""
+        yield "turns kept", f"{report.kept:,}{rejected}"
+
+
+def _trained_rows(report: RunReport) -> Rows:
+    if report.trained_tokens is not None:
+        yield "trained tokens", f"{report.trained_tokens:,}"
+    if report.loss_first is not None and report.loss_last is not None:
+        yield "loss first -> last", f"{report.loss_first:.3f} -> {report.loss_last:.3f}"
+
+
+def _compared_rows(report: RunReport) -> Rows:
+    if report.comparison is None:
+        return
+    overall = report.comparison.overall
+    yield "held-out problems", _held_out(report.comparison)
+    yield "success before -> after", f"{percent(overall.before.value)} -> {percent(overall.after.value)}"
+    yield "difference", points(overall.difference)
+    yield "verdict", f"{report.comparison.verdict} (exact paired test, p = {report.comparison.p_value:.2g})"
+    yield "problems better, worse", f"{len(report.comparison.better):,}, {len(report.comparison.worse):,}"
+
+
+def _place_rows(report: RunReport) -> Rows:
+    for what, where in report.files.items():
+        yield what, str(where)
+    for i, step in enumerate(report.next_steps):
+        yield "" if i else "next", step
+
+
+def _held_out(comparison: Comparison) -> str:
+    problems, pairs = comparison.overall.problems, comparison.overall.pairs
+    played = f"{problems:,}" + (f", {pairs:,} episodes on each side" if pairs != problems else "")
+    if not comparison.excluded:
+        return played
+    return (
+        f"{played}; {comparison.excluded:,} pairs left out "
+        f"({comparison.errored_before:,} errored before, {comparison.errored_after:,} after)"
+    )
+
+
+def _comparison_parts(comparison: Comparison, plot: Path | None) -> list[str]:
+    parts = ["## Before and after", *([f"![Success before and after]({plot})"] if plot else [])]
+    effects = {"all": comparison.overall}
+    effects |= {f"difficulty {level_name(level)}": effect for level, effect in comparison.by_difficulty.items()}
+    effects |= {f"agent {agent}": effect for agent, effect in comparison.by_agent.items()}
+    header = ["", "problems", "before", "after", "difference"]
+    parts.append(_table(header, [_effect_row(name, effect) for name, effect in effects.items()]))
+    parts += ["### Problems that got worse", _changes(comparison.worse)]
+    parts += ["### Problems that got better", _changes(comparison.better)]
+    return parts
+
+
+def level_name(difficulty: int) -> str:
+    """A difficulty in words: 0 is an unknown one."""
+    return str(difficulty) if difficulty else "unknown"
+
+
+def _effect_row(name: str, effect: Effect) -> list[str]:
+    sides = [f"{percent(e.value)} ({percent(e.low)} to {percent(e.high)})" for e in (effect.before, effect.after)]
+    return [name, f"{effect.problems:,}", *sides, points(effect.difference)]
+
+
+def _changes(changes: Sequence[ProblemChange]) -> str:
+    if not changes:
+        return "None."
+    rows = [
+        [c.problem_hash, str(c.env_idx), level_name(c.difficulty), percent(c.before), percent(c.after)]
+        for c in changes[:MOST_LISTED]
+    ]
+    more = f"\n\nAnd {len(changes) - MOST_LISTED:,} more." if len(changes) > MOST_LISTED else ""
+    return _table(["problem", "index", "difficulty", "before", "after"], rows) + more
+
+
+def _as_rows(mapping: Mapping[str, object]) -> list[tuple[str, str]]:
+    return [(key, str(value)) for key, value in mapping.items()]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells)

@@ -1,0 +1,28 @@
+"""Prefect task: write `report.md` with its plot, and show it in the Prefect UI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from tasks.evaluation.plot import before_after_plot
+from tasks.evaluation.report import RunReport, report_markdown
+from tasks.rollout.artifact import publish_file
+
+
+@task(name="report", task_run_name="report on {run.env}", cache_policy=NO_CACHE)
+def report(run: RunReport, folder: Path) -> Path:
+    """Publish the report in `folder`; an older one of its name is replaced."""
+    path = folder / "report.md"
+    plot = None
+    if run.comparison is not None:
+        plot = Path("before_after.png")
+        before_after_plot(run.comparison, folder / plot)
+    text = report_markdown(run, plot)
+    with publish_file(path) as tmp:
+        tmp.write_text(text, encoding="utf-8")
+    create_markdown_artifact(text, key="report", description=f"{run.flow}: {run.env}")
+    return path

@@ -1,0 +1,240 @@
+"""Training, as its caller sees it: data files and a model go in, a published adapter comes out.
+
+The work is done by a process of its own (`sft.py`): a crash there is an error here, and GPU memory is free afterwards. Its
+checkpoints lie beside the output in `.<output>.work-<key>/`. The key is the content of data, model and config, so the
+same call resumes them and no other call ever does. The folder goes away when the adapter is published.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from tasks.engines.base import ModelConfig
+from tasks.engines.model_files import model_fingerprint, resolve_model
+from tasks.rollout.artifact import Ref, content_hash, publish_file
+from tasks.training.config import TrainConfig
+from tasks.training.job import JOB_FILE, LOG_FILE, OUTCOME_FILE, PROGRESS_FILE, Job, Outcome, TrainCounts, TrainProgress
+
+_POLL_S = 0.1
+_LOG_TAIL_LINES = 15
+_REPOSITORY = Path(__file__).parents[2]
+
+
+class TrainingError(RuntimeError):
+    """The training process failed. What it had done so far is kept, and the same call resumes it."""
+
+
+class TrainingRefusedError(ValueError):
+    """The data, the config or the output folder cannot be trained with; the same call will not do better."""
+
+
+class AdapterRef(Ref):
+    """A published model folder: a LoRA adapter or, with use_lora=false, a whole model."""
+
+    counts: TrainCounts
+    base_fingerprint: str
+    """`model_fingerprint` of the model that was trained."""
+
+
+def train_key(data: Sequence[Path], model: ModelConfig, config: TrainConfig) -> str:
+    """Hash of all that decides the weights: what the files hold, never where they are."""
+    identity = {
+        "data": [content_hash(path) for path in data],
+        "model": model_fingerprint(model),
+        "config": config.model_dump(mode="json", exclude={"data_path", "output_dir"}),
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_writable(output_dir: Path) -> None:
+    """See, before anything is collected, that a model folder can be published there.
+
+    Raises:
+        TrainingRefusedError: it cannot, or it would replace something that no training made.
+    """
+    output_dir = output_dir.expanduser().absolute()
+    if output_dir.exists() and not output_dir.is_dir():
+        raise TrainingRefusedError(f"train.output_dir: {output_dir} is a file; name a folder")
+    if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / "training_args.bin").is_file():
+        raise TrainingRefusedError(
+            f"train.output_dir: {output_dir} holds files that no training wrote, and publishing would replace them; "
+            "name another folder"
+        )
+    parent = next(folder for folder in output_dir.parents if folder.exists())
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".winnow-", dir=parent))
+    except OSError as error:
+        raise TrainingRefusedError(
+            f"train.output_dir: cannot write {output_dir}: {error.strerror} in {parent}; name another folder"
+        ) from None
+
+
+def train_adapter(
+    data: Sequence[Path],
+    model: ModelConfig,
+    config: TrainConfig,
+    output_dir: Path,
+    run_config: str,
+    on_progress: Callable[[TrainProgress], None],
+) -> AdapterRef:
+    """Fine-tune `model` on data files and publish the result as `output_dir`.
+
+    A call that was interrupted, however it was, is resumed from its last checkpoint by the same call.
+
+    Args:
+        run_config: the resolved config of the run as YAML, kept beside the weights.
+        on_progress: called after each step, in this thread.
+
+    Raises:
+        TrainingRefusedError: data, config or output folder are not fit to train with.
+        TrainingError: the process failed, or another one trains the same.
+    """
+    check_writable(output_dir)
+    output_dir = output_dir.expanduser().absolute()
+    work_dir = output_dir.with_name(f".{output_dir.name}.work-{train_key(data, model, config)}")
+    with _one_at_a_time(work_dir) as lock:
+        model_folder = resolve_model(model)
+        is_hub_name = not Path(model.path).expanduser().is_dir() and "/" in model.path
+        job = Job(
+            data=[path.absolute() for path in data],
+            model_folder=model_folder,
+            model_name=model.path if is_hub_name else str(model_folder),
+            trust_remote_code=model.trust_remote_code,
+            config=config,
+            output_dir=output_dir,
+            work_dir=work_dir,
+            run_config=run_config,
+            parent_pid=os.getpid(),
+        )
+        counts = _train_within_memory(job, lock, on_progress)
+        ref = AdapterRef(
+            path=output_dir, sha256=content_hash(output_dir), counts=counts, base_fingerprint=model_fingerprint(model)
+        )
+        shutil.rmtree(work_dir)
+    return ref
+
+
+def with_smaller_batch(config: TrainConfig) -> TrainConfig | None:
+    """Half the batch and twice the accumulation: the same rows per step in less memory. None: it cannot be halved."""
+    if config.per_device_train_batch_size == 1:
+        return None
+    batch = config.per_device_train_batch_size // 2
+    rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    update = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": -(-rows // batch)}
+    return config.model_copy(update=update)
+
+
+def _train_within_memory(job: Job, lock: int, on_progress: Callable[[TrainProgress], None]) -> TrainCounts:
+    """Run the process, again with a smaller batch each time that GPU memory runs out."""
+    while True:
+        outcome = _run_process(job, lock, on_progress)
+        if outcome.kind == "done" and outcome.counts is not None:
+            return outcome.counts
+        if outcome.kind == "refused":
+            raise TrainingRefusedError(outcome.message)
+        if outcome.kind != "out_of_memory":
+            raise TrainingError(outcome.message)
+        smaller = with_smaller_batch(job.config)
+        if smaller is None:
+            raise TrainingError(
+                f"out of GPU memory with one row at a time; lower train.max_length (now {job.config.max_length}) or "
+                "train.lora_r, keep train.use_lora, or take a smaller model"
+            )
+        job = job.model_copy(update={"config": smaller})
+
+
+def _run_process(job: Job, lock: int, on_progress: Callable[[TrainProgress], None]) -> Outcome:
+    """One training process from start to end. It is gone when this returns or raises, whatever happened."""
+    outcome_path = job.work_dir / OUTCOME_FILE
+    outcome_path.unlink(missing_ok=True)
+    progress_path = job.work_dir / PROGRESS_FILE
+    progress_path.write_text("")
+    with publish_file(job.work_dir / JOB_FILE) as tmp:
+        tmp.write_text(job.model_dump_json())
+    log_path = job.work_dir / LOG_FILE
+    with log_path.open("wb") as log, progress_path.open(encoding="utf-8") as progress:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.training.sft", str(job.work_dir / JOB_FILE)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            start_new_session=True,
+            pass_fds=[lock],  # the lock lasts as long as either process: a dying one still writes
+        )
+        try:
+            while process.poll() is None:
+                _report(progress, on_progress)
+                time.sleep(_POLL_S)
+            _report(progress, on_progress)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    if outcome_path.exists():
+        return Outcome.model_validate_json(outcome_path.read_text())
+    return Outcome(kind="failed", message=_failure(process.returncode, log_path))
+
+
+def _report(progress: TextIO, on_progress: Callable[[TrainProgress], None]) -> None:
+    """Pass on the steps that have been written since the last time. A line without its end comes next time."""
+    while True:
+        here = progress.tell()
+        line = progress.readline()
+        if not line.endswith("\n"):
+            progress.seek(here)
+            return
+        on_progress(TrainProgress.model_validate_json(line))
+
+
+def _environment() -> dict[str, str]:
+    """The child's environment: it must find this package wherever it is started, and has no need of a model hub."""
+    path = os.pathsep.join(filter(None, [str(_REPOSITORY), os.environ.get("PYTHONPATH")]))
+    quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **quiet, "PYTHONPATH": path}
+
+
+def _failure(returncode: int, log_path: Path) -> str:
+    """What can be said of a process that ended without a word."""
+    how = f"was killed by signal {-returncode}" if returncode < 0 else f"ended with exit code {returncode}"
+    tail = log_path.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+    said = "\n".join(["; the end of its log:", *tail]) if tail else ""
+    return f"the training process {how}; run the same command again to resume it (log: {log_path}){said}"
+
+
+@contextmanager
+def _one_at_a_time(work_dir: Path) -> Iterator[int]:
+    """Hold the work folder's lock, a file descriptor that may be handed to the training process.
+
+    Raises:
+        TrainingError: another training holds it.
+    """
+    while True:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        lock = os.open(work_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TrainingError(
+                    f"another process is training the same adapter (it holds {work_dir}/lock); wait for it to end"
+                ) from None
+            # The one before may have removed the folder between our open and our lock.
+            if (work_dir / "lock").exists() and os.path.samestat(os.fstat(lock), (work_dir / "lock").stat()):
+                yield lock
+                return
+        finally:
+            os.close(lock)

@@ -1,0 +1,105 @@
+"""The training process: `python -m tasks.training.sft WORK_DIR/job.json`, started by `launch.py`.
+
+Comes in: a `Job`. Goes out: progress.jsonl while it trains, the model folder, and outcome.json with how it ended. A run that
+finds checkpoints in its work folder goes on from the last whole one. It dies with the process that started it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tasks.training.job import CHECKPOINTS, OUTCOME_FILE, Job, Outcome, TrainCounts
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(job_path: Path) -> int:
+    """Run one job. The exit code says only whether it is done; why not is in outcome.json or the log."""
+    job = Job.model_validate_json(job_path.read_text())
+    is_rank = "LOCAL_RANK" in os.environ
+    _die_with_parent(None if is_rank else job.parent_pid)
+    if not is_rank:
+        _use_gpus(job, job_path)
+    outcome = _run(job)
+    if os.environ.get("RANK", "0") == "0" or outcome.kind != "done":
+        (job.work_dir / OUTCOME_FILE).write_text(outcome.model_dump_json())
+    if outcome.message:
+        print(outcome.message, file=sys.stderr)
+    return 0 if outcome.kind == "done" else 1
+
+
+def _die_with_parent(parent_pid: int | None) -> None:
+    """Have the kernel kill this process when its parent ends, kill -9 included. It holds across exec."""
+    before = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != before or (parent_pid is not None and before != parent_pid):
+        os._exit(1)  # it had ended before the kernel was told
+
+
+def _use_gpus(job: Job, job_path: Path) -> None:
+    """Show this process the GPUs that it may use; for several, become accelerate's launcher of one process each."""
+    import torch
+
+    visible = torch.cuda.device_count()
+    wanted = visible if job.config.num_gpus is None else min(job.config.num_gpus, visible)
+    if wanted == visible == 1:
+        return
+    ids = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(visible)))
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids.split(",")[:wanted])
+    if wanted > 1:
+        launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
+        launch += ["--dynamo_backend", "no", "--num_processes", str(wanted), "--main_process_port", "0"]
+        os.execv(sys.executable, [sys.executable, *launch, "--module", "tasks.training.sft", str(job_path)])
+
+
+def _run(job: Job) -> Outcome:
+    import torch
+
+    from tasks.dataset.rows import DataFileError
+    from tasks.training.publish import UnusableWeightsError
+    from tasks.training.tokenise import NothingToTrainError
+
+    try:
+        return Outcome(kind="done", counts=_train(job))
+    except torch.OutOfMemoryError:
+        return Outcome(kind="out_of_memory")
+    except (DataFileError, NothingToTrainError) as error:
+        return Outcome(kind="refused", message=str(error))
+    except UnusableWeightsError as error:
+        return Outcome(kind="failed", message=str(error))
+
+
+def _train(job: Job) -> TrainCounts:
+    from transformers import AutoTokenizer
+
+    from tasks.dataset.checks import check_records
+    from tasks.engines.policies import quiet_transformers
+    from tasks.training.publish import publish_model
+    from tasks.training.tokenise import tokenise
+    from tasks.training.trainer import last_checkpoint, make_trainer
+
+    quiet_transformers()
+    tokenizer = AutoTokenizer.from_pretrained(job.model_folder, trust_remote_code=job.trust_remote_code)
+    rows = tokenise(check_records(job.data).records, tokenizer, job.config.max_length)
+    trainer = make_trainer(job, tokenizer, rows)
+    trainer.train(resume_from_checkpoint=last_checkpoint(job.work_dir / CHECKPOINTS))
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        publish_model(job, model, trainer.processing_class, trainer.args, losses)
+    return TrainCounts(
+        rows=len(rows.rows),
+        dropped_overlong=rows.dropped_overlong,
+        trained_tokens=rows.trained_tokens,
+        steps=trainer.state.global_step,
+        first_loss=losses[0],
+        last_loss=losses[-1],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

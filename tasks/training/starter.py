@@ -1,0 +1,303 @@
+"""The starter policy: a model small enough to be part of the repository, so that everything runs without a hub.
+
+`python -m tasks.training.starter` makes it anew: it plays the built-in *starter* problems with a teacher who knows the
+answers and now and then gives a wrong one, so that every kind of prompt comes up that the roles meet in play, trains a
+Qwen3-architecture model to give the right replies, and stops while the model is still mediocre. Problems that are
+collected from (`train`) or measured on (`heldout`) are never seen; when to stop is decided on starter problems that are
+set aside. The run is seeded; its length depends on the machine, its data and order do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from envs import load_env_class
+from envs.base import Env, EnvConfig, Message, Problem
+from envs.sandbox import open_sandbox
+from envs.sandbox.base import Sandbox, SandboxConfig
+from tasks.engines.base import EngineConfig, ModelConfig
+
+FOLDER = Path(__file__).with_name("starter_policy")
+SEATINGS = {
+    "math_env": (("math_single_agent",), ("reasoning_generator", "tool_generator")),
+    "code_env": (("code_single_agent",), ("code_generator", "test_generator")),
+}
+VOCABULARY = 1024
+SET_ASIDE = 100
+"""Starter problems of each env that are not trained on, to decide when to stop."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt as a role meets it in play, and the reply of a player who knows the answer."""
+
+    env_name: str
+    messages: list[Message]
+    reply: str
+
+
+def first_turn_examples(env_name: str, problems: Sequence[Problem], sandbox: Sandbox) -> Iterator[Example]:
+    """What the partners are asked first, which is also what a single agent is asked. Nothing is run for it."""
+    for problem in problems:
+        env = _open_env(env_name, SEATINGS[env_name][-1], problem, sandbox)
+        yield from (Example(env_name, ask.messages, env.gold(ask)) for ask in next(env.play()))
+
+
+def later_turn_examples(
+    env_name: str, problems: Sequence[Problem], sandbox: Sandbox, rng: random.Random
+) -> Iterator[Example]:
+    """What roles are asked after a wrong reply: whole episodes, other problems' right replies being the wrong ones."""
+    jobs = [(roles, p, random.Random(rng.random())) for roles in SEATINGS[env_name] for p in problems]
+    with ThreadPoolExecutor(2) as pool:
+        for examples in pool.map(lambda job: _later_turns(env_name, *job[:2], problems, sandbox, job[2]), jobs):
+            yield from examples
+
+
+def _later_turns(
+    env_name: str,
+    roles: tuple[str, ...],
+    problem: Problem,
+    others: Sequence[Problem],
+    sandbox: Sandbox,
+    rng: random.Random,
+) -> list[Example]:
+    env = _open_env(env_name, roles, problem, sandbox)
+    similar = [p for p in rng.sample(others, min(40, len(others))) if _form(p) == _form(problem)]
+    examples = []
+    play = env.play()
+    asks = next(play)
+    try:
+        while True:
+            replies = [
+                env.gold(ask)
+                if rng.random() < 0.4 or not similar
+                else _open_env(env_name, roles, rng.choice(similar), sandbox).gold(ask)
+                for ask in asks
+            ]
+            asks = play.send(replies)
+            examples += [Example(env_name, ask.messages, env.gold(ask)) for ask in asks]
+    except StopIteration:
+        return examples
+
+
+def _form(problem: Problem) -> Any:
+    """Problems of one form take each other's replies: whole programs, or functions of one name."""
+    return getattr(problem, "function", None)
+
+
+def _open_env(env_name: str, roles: tuple[str, ...], problem: Problem, sandbox: Sandbox) -> Env:
+    return load_env_class(env_name)(problem, EnvConfig(name=env_name, roles=roles), sandbox)
+
+
+def train_tokenizer(examples: Sequence[Example]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with one token a digit, as arithmetic needs it, and a Qwen-style chat template."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"\d"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = (text for e in examples for text in (e.messages[-1]["content"], e.reply, "user\nassistant\nsystem\n"))
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=2048,
+    )
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    """An untrained Qwen3 of about 1.8 M parameters."""
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=192,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            head_dim=32,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """An example as token ids; `start` is where the reply begins, which alone is trained on."""
+
+    env_name: str
+    ids: list[int]
+    start: int
+
+
+def tokenise(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> list[Row]:
+    rows = []
+    for example in examples:
+        text = tokenizer.apply_chat_template(example.messages, tokenize=False, add_generation_prompt=True)
+        prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
+        reply = tokenizer(example.reply + "<|im_end|>", add_special_tokens=False)["input_ids"]
+        rows.append(Row(example.env_name, prompt + reply, len(prompt)))
+    return rows
+
+
+def batches(rows: Sequence[Row], size: int, rng: random.Random) -> Iterator[list[Row]]:
+    """Endless batches of rows of similar length, in random order."""
+    while True:
+        shuffled = rng.sample(rows, len(rows))
+        for i in range(0, len(shuffled) - size * 16 + 1, size * 16):
+            chunk = sorted(shuffled[i : i + size * 16], key=lambda row: len(row.ids))
+            parts = [chunk[j : j + size] for j in range(0, len(chunk), size)]
+            yield from rng.sample(parts, len(parts))
+
+
+def loss_of(model: Qwen3ForCausalLM, batch: Sequence[Row]) -> torch.Tensor:
+    """Mean cross-entropy of the reply tokens, the end of the turn included."""
+    longest = max(len(row.ids) for row in batch)
+    pad: int = model.config.pad_token_id
+    ids = torch.tensor([row.ids + [pad] * (longest - len(row.ids)) for row in batch])
+    trained = torch.zeros_like(ids, dtype=torch.bool)
+    for index, row in enumerate(batch):
+        trained[index, row.start : len(row.ids)] = True
+    # Rows are padded on the right, so causal attention alone keeps padding out of every real token's view.
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][trained[:, 1:]]
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden), ids[:, 1:][trained[:, 1:]])
+
+
+def success_rates(folder: Path, problems: dict[str, Sequence[Problem]], sandbox: Sandbox) -> dict[str, float]:
+    """Share of the problems that the model in `folder` solves at temperature 1, per env and set of roles."""
+    from tasks.engines.in_process import InProcessEngine
+    from tasks.rollout.config import CollectConfig
+    from tasks.rollout.plan import make_plan
+    from tasks.rollout.play import play_episode
+
+    async def play_all() -> dict[str, float]:
+        engine = InProcessEngine(ModelConfig(path=str(folder)), EngineConfig(max_concurrency=128), {})
+        rates = {}
+        async with engine:
+            for env_name, chosen in problems.items():
+                slots = make_plan(chosen, len(chosen), 1)
+                for roles in SEATINGS[env_name]:
+                    config = EnvConfig(name=env_name, roles=roles)
+                    collect = CollectConfig(max_tokens=160)
+                    plays = [
+                        play_episode(slot, load_env_class(env_name), config, sandbox, engine, collect) for slot in slots
+                    ]
+                    episodes = await asyncio.gather(*plays)
+                    rates[f"{env_name} [{' + '.join(roles)}]"] = sum(e.success for e in episodes) / len(episodes)
+        return rates
+
+    return asyncio.run(play_all())
+
+
+def gather_examples(
+    rng: random.Random, sandbox: Sandbox, later: int
+) -> tuple[list[Example], dict[str, Sequence[Problem]]]:
+    """All examples, and the problems set aside, per env. `later`: problems of each env whose later turns are played."""
+    examples: list[Example] = []
+    aside: dict[str, Sequence[Problem]] = {}
+    for env_name in SEATINGS:
+        problems = load_env_class(env_name).problems(None, "starter")
+        aside[env_name], used = problems[:SET_ASIDE], problems[SET_ASIDE:]
+        examples += first_turn_examples(env_name, used, sandbox)
+        examples += later_turn_examples(env_name, used[:later], sandbox, rng)
+    return examples, aside
+
+
+def train_starter(out: Path, seed: int, target: float, max_minutes: float, later: int, batch_size: int = 32) -> None:
+    """Train until both envs reach `target` on the problems set aside, or time is up; write the folder at each check."""
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    sandbox = open_sandbox(SandboxConfig())
+    examples, aside = gather_examples(rng, sandbox, later)
+    tokenizer = train_tokenizer(examples)
+    rows = tokenise(tokenizer, examples)
+    model = new_model(tokenizer)
+    tokens = sum(len(row.ids) for row in rows)
+    print(f"{len(rows):,} examples, {tokens:,} tokens, {model.num_parameters():,} parameters", flush=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.05)
+    began = time.monotonic()
+    for steps, batch in enumerate(batches(rows, batch_size, rng), 1):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * min(1.0, steps / 100) / max(1.0, steps / 400) ** 0.5
+        loss = loss_of(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        minutes = (time.monotonic() - began) / 60
+        if steps % 50 == 0:
+            print(f"step {steps}  loss {loss.item():.3f}  {minutes:.1f} min", flush=True)
+        if steps % 250 == 0 or minutes > max_minutes:
+            save(model, tokenizer, out)
+            rates = success_rates(out, aside, sandbox)
+            print(json.dumps({name: round(rate, 3) for name, rate in rates.items()}), flush=True)
+            if min(rates.values()) >= target or minutes > max_minutes:
+                break
+
+
+def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the policy's folder, its weights in bfloat16."""
+    import copy
+
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def measure(folder: Path, count: int) -> dict[str, float]:
+    """Success at temperature 1 on held-out problems, for the model card."""
+    problems = {name: load_env_class(name).problems(None, "heldout")[:count] for name in SEATINGS}
+    return success_rates(folder, problems, open_sandbox(SandboxConfig()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the starter policy on the built-in starter problems.")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write (default: the one that is used)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--target", type=float, default=0.45, help="stop once every env and seating reaches this rate")
+    parser.add_argument("--max-minutes", type=float, default=40)
+    parser.add_argument("--later", type=int, default=1500, help="problems of each env whose later turns are played")
+    parser.add_argument(
+        "--measure", type=int, metavar="N", help="only measure --out on N held-out problems of each env"
+    )
+    args = parser.parse_args()
+    if args.measure is None:
+        train_starter(args.out, args.seed, args.target, args.max_minutes, args.later)
+    print(json.dumps(measure(args.out, args.measure or 400), indent=2))
+
+
+if __name__ == "__main__":
+    main()

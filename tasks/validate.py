@@ -1,0 +1,53 @@
+"""Prefect task: pick the turns to train on, see that there are some, and publish them as a data file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from envs.base import problem_set_digest
+from envs.problems.splits import heldout_problems
+from tasks.caching import by_content
+from tasks.dataset.checks import check_something_kept
+from tasks.dataset.files import write_dataset
+from tasks.dataset.records import DatasetRef
+from tasks.dataset.select import select_turns
+from tasks.rollout.collection import PlayConfig
+from tasks.rollout.journal import EpisodesRef
+
+SELECTION = {"only_success", "collect_mode", "keep_truncated", "agent_ratios", "seed"}
+"""The fields of CollectConfig that decide which turns are kept."""
+
+
+def _content(
+    episodes: EpisodesRef, config: PlayConfig, data_dir: Path, resolved_config: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "episodes": episodes.sha256,
+        "selection": config.collect.model_dump(mode="json", include=SELECTION),
+        "heldout": problem_set_digest(heldout_problems(config.env_class, config.env)),
+    }
+
+
+@task(
+    name="validate",
+    task_run_name="pick turns from {episodes.finished} episodes",
+    cache_key_fn=by_content(_content, version=1),
+    persist_result=True,
+    result_serializer="json",
+)
+def validate(
+    episodes: EpisodesRef, config: PlayConfig, data_dir: Path, resolved_config: Mapping[str, Any]
+) -> DatasetRef:
+    """Write the data file, what was rejected, and the config that made them.
+
+    Raises:
+        NothingToTrainOnError: no turn is kept; nothing is written.
+    """
+    heldout = frozenset(problem.hash for problem in heldout_problems(config.env_class, config.env))
+    selection = select_turns(episodes.read(), config.collect, heldout)
+    check_something_kept(selection.funnel)
+    return write_dataset(data_dir, selection, resolved_config)

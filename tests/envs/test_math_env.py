@@ -1,0 +1,88 @@
+"""The rules of math_env, played by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from envs.base import Ask, EnvConfig
+from envs.math_env import MathEnv
+from envs.problems.math_problems import MathProblem
+from envs.sandbox import open_sandbox
+from envs.sandbox.base import SandboxConfig
+
+PROBLEM = MathProblem(statement="What is 40 + 45?", answer="85", solution="40 + 45 = 85", expression="40 + 45")
+TOGETHER = ("reasoning_generator", "tool_generator")
+
+
+def play(roles: tuple[str, ...], rounds: Sequence[Sequence[str]], max_turns: int = 3) -> tuple[MathEnv, int]:
+    """Play the rounds of replies; the env, and how many of the rounds it asked for."""
+    config = EnvConfig(name="math_env", roles=roles, max_turns=max_turns)
+    env = MathEnv(PROBLEM, config, open_sandbox(SandboxConfig()))
+    game = env.play()
+    next(game)
+    for used, replies in enumerate(rounds, 1):
+        try:
+            game.send(list(replies))
+        except StopIteration:
+            return env, used
+    raise AssertionError("the env wants more replies")
+
+
+def test_a_right_boxed_answer_succeeds_at_once() -> None:
+    env, rounds = play(("math_single_agent",), [[r"40 + 45 = 85, so \boxed{85}"]])
+    assert (env.success, rounds) == (True, 1)
+
+
+def test_a_wrong_answer_ends_the_episode_too_for_the_verdict_is_hidden() -> None:
+    env, rounds = play(("math_single_agent",), [[r"\boxed{84}"], [r"\boxed{85}"]])
+    assert (env.success, rounds) == (False, 1)
+
+
+def test_an_equal_answer_in_another_form_succeeds() -> None:
+    env, _ = play(("math_single_agent",), [[r"\boxed{\frac{170}{2}}"]])
+    assert env.success is True
+
+
+def test_a_reply_without_a_box_is_asked_for_again_until_turns_run_out() -> None:
+    env, rounds = play(("math_single_agent",), [["85"], ["it is 85"], ["85!"]])
+    assert (env.success, rounds, len(env.asks)) == (False, 3, 3)
+    assert "no final answer" in env.asks[1].messages[0]["content"]
+
+
+def test_partners_who_agree_are_done_even_when_both_are_wrong() -> None:
+    env, rounds = play(TOGETHER, [[r"\boxed{84}", "```python\nprint(84)\n```"]])
+    assert (env.success, rounds) == (False, 1)
+
+
+def test_partners_who_differ_see_each_others_answers_and_try_again() -> None:
+    wrong = [r"\boxed{84}", "```python\nprint(40 + 45)\n```"]
+    env, rounds = play(TOGETHER, [wrong, [r"\boxed{85}", "```python\nprint(85)\n```"]])
+    assert (env.success, rounds) == (True, 2)
+    reconsider = env.asks[2].messages[0]["content"]
+    assert "You answered: 84" in reconsider
+    assert "program printed: 85" in reconsider
+    assert [ask.success for ask in env.asks] == [False, True, True, True]
+
+
+def test_a_program_that_fails_counts_as_having_printed_nothing() -> None:
+    env, _ = play(TOGETHER, [[r"\boxed{85}", "```python\nprint(85); 1 / 0\n```"]] * 3)
+    assert "Your program printed: nothing" in env.asks[3].messages[0]["content"]
+    assert env.success is True
+
+
+def test_the_last_line_printed_is_the_tools_answer_where_the_reasoner_has_none() -> None:
+    env, _ = play(TOGETHER, [["no idea", "```python\nprint('so'); print(85)\n```"]] * 3)
+    assert env.success is True
+
+
+def test_no_prompt_holds_the_gold_answer() -> None:
+    env, _ = play(TOGETHER, [["no idea", "no code"]] * 3)
+    prompts = [message["content"] for ask in env.asks for message in ask.messages]
+    assert len(prompts) == 6
+    assert not any("85" in prompt for prompt in prompts)
+
+
+def test_gold_replies_match_what_each_role_is_asked_for() -> None:
+    env = MathEnv(PROBLEM, EnvConfig(name="math_env"), open_sandbox(SandboxConfig()))
+    assert env.gold(Ask("tool_generator", [], 0)) == "```python\nprint(40 + 45)\n```"
+    assert env.gold(Ask("reasoning_generator", [], 0)).endswith("\\boxed{85}")

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from itertools import combinations
+
+import pytest
+
+from tasks.dataset.checks import check_records
+from tasks.dataset.records import write_records
+from tasks.dataset.select import select_turns
+from tasks.dataset.stats import compute_file_stats, compute_stats, pass_at_k, pass_at_k_table, write_stats
+from tasks.rollout.config import CollectConfig
+
+
+def stats_of(episodes, requested=None, **options):
+    funnel = select_turns(episodes, CollectConfig(**options), frozenset()).funnel
+    return compute_stats(episodes, funnel, len(episodes) if requested is None else requested)
+
+
+def test_episodes_add_up_to_what_was_requested(build):
+    episodes = [
+        *(build.episode(i, success=i < 3) for i in range(5)),
+        *(build.episode(5 + i, error=build.error(kind)) for i, kind in enumerate(["KeyError", "OSError", "KeyError"])),
+    ]
+    counts = stats_of(episodes, requested=10)["episodes"]
+    assert counts == {
+        "requested": 10,
+        "finished": 5,
+        "errored": 3,
+        "errors": {"KeyError": 2, "OSError": 1},
+        "missing": 2,
+        "succeeded": 3,
+        "success_rate": 0.6,
+    }
+    assert counts["requested"] == counts["finished"] + counts["errored"] + counts["missing"]
+
+
+def test_rows_are_counted_by_agent_and_by_reason(build):
+    turns = [build.turn("coder"), build.turn("tester"), build.turn("tester", 1, finish_reason="length")]
+    stats = stats_of([build.episode(0, turns=turns), build.episode(1, success=False)])
+    assert stats["rows"] == {
+        "turns": 4,
+        "kept": 2,
+        "kept_by_agent": {"coder": 1, "tester": 1},
+        "rejected": {"episode_failed": 1, "truncated": 1},
+    }
+    assert stats["finish_reasons"] == {"stop": 3, "length": 1}
+
+
+def test_lengths_are_told_per_env_and_agent(build):
+    def play(i, tokens):
+        told = [{"role": "user", "content": str(i)}]
+        return build.episode(i, turns=[build.turn("coder", messages=told, completion_tokens=tokens, reward=i / 4)])
+
+    env = stats_of([play(i, tokens) for i, tokens in enumerate([1, 2, 3, 4, 100])])["by_env"]["math_env"]
+    coder = env["agents"]["coder"]
+    assert coder["completion_tokens"] == {"mean": 22.0, "p50": 3.0, "p90": pytest.approx(61.6), "max": 100.0}
+    assert coder["prompt_tokens"] == {"mean": 10.0, "p50": 10.0, "p90": 10.0, "max": 10.0}
+    assert coder["reward"]["mean"] == 0.5
+    assert coder["turns"] == coder["turns_succeeded"] == 5
+    assert env["turns"]["max"] == 1.0
+
+
+def test_success_is_told_by_difficulty(build):
+    episodes = [build.episode(i, success=i % 3 == 0, difficulty=i % 2 * 2) for i in range(6)]
+    assert stats_of(episodes)["by_difficulty"] == {
+        "unknown": {"episodes": 3, "succeeded": 1, "success_rate": pytest.approx(1 / 3)},
+        "2": {"episodes": 3, "succeeded": 1, "success_rate": pytest.approx(1 / 3)},
+    }
+
+
+def test_an_errored_episode_is_in_no_rate_and_no_length(build):
+    wild = build.turn(reward=99.0)
+    stats = stats_of([build.episode(0), build.episode(1, success=False, turns=[wild], error=build.error())])
+    assert stats["by_env"]["math_env"]["success_rate"] == 1.0
+    assert stats["by_env"]["math_env"]["agents"]["solver"]["reward"]["max"] == 1.0
+    assert stats["pass_at_k"] == {"1": {"pass_rate": 1.0, "problems": 1}}
+
+
+def test_pass_at_k_is_the_share_of_all_samples_of_k_that_hold_a_success():
+    for n in range(1, 9):
+        for c in range(n + 1):
+            tries = [1] * c + [0] * (n - c)
+            for k in range(1, n + 1):
+                samples = list(combinations(tries, k))
+                assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, samples)) / len(samples))
+
+
+def test_pass_at_k_doubles_up_to_the_most_tries_and_uses_problems_tried_often_enough():
+    table = pass_at_k_table([(4, 2), (5, 0), (1, 1)])
+    assert list(table) == ["1", "2", "4"]
+    assert table["1"] == {"pass_rate": pytest.approx((0.5 + 0 + 1) / 3), "problems": 3}
+    assert table["2"] == {"pass_rate": pytest.approx((5 / 6 + 0) / 2), "problems": 2}
+    assert table["4"] == {"pass_rate": pytest.approx(0.5), "problems": 2}
+
+
+def test_episodes_of_another_request_are_refused(build):
+    with pytest.raises(ValueError, match="found 2 episodes; wanted at most the 1"):
+        stats_of([build.episode(0), build.episode(1)], requested=1)
+
+
+def test_a_collection_in_which_nothing_finished_has_stats_that_json_can_hold(build, tmp_path):
+    for episodes in ([], [build.episode(turns=[], error=build.error())]):
+        stats = stats_of(episodes, requested=3)
+        assert stats["episodes"]["success_rate"] is None
+        write_stats(tmp_path / "stats.json", stats)
+        assert json.loads((tmp_path / "stats.json").read_text()) == stats
+
+
+def test_stats_are_written_as_they_are_or_not_at_all(build, tmp_path):
+    stats = stats_of([build.episode(i, success=i < 2, difficulty=i) for i in range(4)])
+    write_stats(tmp_path / "stats.json", stats)
+    assert json.loads((tmp_path / "stats.json").read_text()) == stats
+    with pytest.raises(ValueError, match="JSON"):
+        write_stats(tmp_path / "other.json", {"rate": float("nan")})
+    assert [p.name for p in tmp_path.iterdir()] == ["stats.json"]
+
+
+def test_a_data_file_alone_has_stats_too(build, tmp_path):
+    kept = select_turns([build.episode(i) for i in range(3)], CollectConfig(), frozenset()).kept
+    write_records(tmp_path / "a.jsonl", [*kept, kept[0]])
+    own = '{"messages": [{"role": "user", "content": "four"}, {"role": "assistant", "content": "sixsix"}]}\n'
+    (tmp_path / "b.jsonl").write_text(own)
+    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    stats = compute_file_stats(check_records(paths), paths)
+    assert stats["rows"] == {"kept": 4, "kept_by_agent": {"solver": 3, "unknown": 1}, "rejected": {"duplicate": 1}}
+    assert stats["by_env"]["math_env"]["solver"]["completion_tokens"]["mean"] == 5.0
+    assert stats["by_env"]["unknown"]["unknown"]["completion_characters"]["max"] == 6.0
+    assert stats["by_env"]["unknown"]["unknown"]["completion_tokens"] is None
+    write_stats(tmp_path / "stats.json", stats)

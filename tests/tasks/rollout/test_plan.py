@@ -1,0 +1,110 @@
+"""Plans, seeds, and what makes two collections the same."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envs.base import EnvConfig
+from envs.sandbox.base import SandboxConfig
+from tasks.rollout.config import CollectConfig
+from tasks.rollout.episode import EpisodeKey
+from tasks.rollout.plan import collection_identity, collection_key, episode_seed, make_plan
+from tests.tasks.rollout.adding_game import AddingGame, Sum, add_problems
+
+
+def key(env: dict[str, Any] | None = None, sandbox: dict[str, Any] | None = None, **collect: Any) -> str:
+    changed = {name: collect.pop(name) for name in ("problems", "model", "adapter") if name in collect}
+    parts: dict[str, Any] = {"problems": add_problems(5), "model": "m", "adapter": None} | changed
+    identity = collection_identity(
+        env_class=AddingGame,
+        env=EnvConfig(name="adding", **(env or {})),
+        sandbox=SandboxConfig(**(sandbox or {})),
+        collect=CollectConfig(**collect),
+        **parts,
+    )
+    return collection_key(identity)
+
+
+def test_a_plan_plays_each_problem_as_often_as_asked_before_the_next() -> None:
+    slots = make_plan(add_problems(3), 5, rollouts_per_problem=2)
+    assert [(s.env_idx, s.rollout_idx) for s in slots] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
+
+
+def test_a_set_that_is_used_up_is_gone_round_again_without_repeating_a_key(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        slots = make_plan(add_problems(3), 20, rollouts_per_problem=2)
+    assert len({s.key for s in slots}) == 20
+    assert [(s.env_idx, s.rollout_idx) for s in slots[6:8]] == [(0, 2), (0, 3)]
+    assert [r.message for r in caplog.records] == ["20 episodes of 3 problems: the set is gone round again"]
+
+
+def test_a_plan_for_more_episodes_starts_with_the_plan_for_fewer() -> None:
+    for rollouts in (1, 2, 5):
+        long = make_plan(add_problems(7), 50, rollouts)
+        for count in range(1, 50):
+            assert make_plan(add_problems(7), count, rollouts) == long[:count]
+
+
+def test_an_empty_problem_set_and_one_with_a_problem_twice_are_refused() -> None:
+    with pytest.raises(ValueError, match="no problems to play"):
+        make_plan([], 5, 1)
+    with pytest.raises(ValueError, match="problems 0 and 2 have the same content"):
+        make_plan([*add_problems(2), Sum(statement="0  + 1", answer=1)], 3, 1)
+
+
+def test_seeds_are_the_same_forever_and_differ_by_everything_that_names_a_request() -> None:
+    base = episode_seed(0, EpisodeKey("ab", 0), "adder", 0)
+    assert base == 1481665843
+    others = [
+        episode_seed(1, EpisodeKey("ab", 0), "adder", 0),
+        episode_seed(0, EpisodeKey("ac", 0), "adder", 0),
+        episode_seed(0, EpisodeKey("ab", 1), "adder", 0),
+        episode_seed(0, EpisodeKey("ab", 0), "checker", 0),
+        episode_seed(0, EpisodeKey("ab", 0), "adder", 1),
+    ]
+    assert len({base, *others}) == 6
+    assert all(0 <= seed < 2**31 for seed in others)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 0.5},
+        {"max_tokens": 9},
+        {"seed": 1},
+        {"batch": "2031-01-01"},
+        {"model": "other"},
+        {"adapter": "lora"},
+        {"problems": add_problems(6)},
+        {"problems": [*add_problems(4), Sum(statement="4 + 1", answer=99)]},
+        {"env": {"max_turns": 2}},
+        {"env": {"options": {"hint": "count"}}},
+        {"sandbox": {"cpu_s": 1.0}},
+    ],
+    ids=str,
+)
+def test_whatever_changes_samples_or_verdicts_is_another_collection(change: dict[str, Any]) -> None:
+    assert key(**change) != key()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_episodes": 7},
+        {"rollouts_per_problem": 3},
+        {"only_success": False},
+        {"collect_mode": "agent"},
+        {"data_dir": Path("elsewhere")},
+        {"max_error_rate": 0.5},
+        {"env": {"dataset": "a.jsonl"}},
+        {"env": {"options": {"hint": ""}}},
+        {"env": {"roles": ("adder",)}},
+    ],
+    ids=str,
+)
+def test_whatever_does_not_is_the_same_collection(change: dict[str, Any]) -> None:
+    assert key(**change) == key()
