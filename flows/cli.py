@@ -16,11 +16,12 @@ from flows.config import RunConfig
 from flows.settings import ConfigError, read_config
 from tasks.engines.base import EngineError
 from tasks.rollout.play import TooManyErrors
+from tasks.training.launch import TrainingError
 
 INTERRUPTED = 130
 
-_EXPECTED = (ValueError, OSError, EngineError, SandboxError, TooManyErrors)
-"""Mistakes of the user and faults of the machine: their text says what to do. Anything else is a bug of this program."""
+_EXPECTED = (ValueError, OSError, EngineError, SandboxError, TooManyErrors, TrainingError)
+"""Mistakes of the user and faults of the machine: their text says what to do. Anything else is a bug in here."""
 
 
 def run_command(module: str, config_class: type[RunConfig], about: str | None, examples: Sequence[str]) -> NoReturn:
@@ -68,7 +69,7 @@ def _explain(error: Exception) -> None:
     if os.environ.get("WINNOW_TRACEBACK") or not isinstance(error, _EXPECTED):
         traceback.print_exception(error)
     else:
-        _say(" ".join(str(error).split()))
+        _say(str(error))
 
 
 def _say(line: str) -> None:

@@ -1,7 +1,37 @@
-"""Play episodes, keep what succeeded, and write a data file to look at and to train on later."""
+"""Play episodes, keep what succeeded, and write a data file: collect now, look at the data, train later."""
 
 from flows.cli import run_command
 from flows.config import RunConfig
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    run_command("flows.collect_only", RunConfig, __doc__, ["python -m flows.collect_only --env.name math_env"])
+    run_command(
+        "flows.collect_only",
+        RunConfig,
+        __doc__,
+        [
+            "python -m flows.collect_only --env.name math_env --collect.num_episodes 200",
+            "python -m flows.collect_only --env.dataset problems.jsonl --collect.collect_mode agent",
+        ],
+    )
+
+from prefect import flow
+
+from flows.preflight import check_collecting
+from flows.schedule import with_scheduled_batch
+from flows.steps import Steps
+from tasks.evaluation.report import RunReport
+
+DEFAULTS = RunConfig()
+
+
+@flow(name="collect-only", flow_run_name="{config.env.name}: collect {config.collect.num_episodes} episodes")
+def collect_only(config: RunConfig = DEFAULTS) -> RunReport:
+    """Collect, validate, compute stats, report."""
+    config = with_scheduled_batch(config)
+    check_collecting(config)
+    steps = Steps("collect only", config)
+    dataset = steps.collect()
+    return steps.finish(
+        f"look at the data: head -1 {dataset.path}",
+        f"train on it: python -m flows.train_only --env.name {config.env.name} --train.data_path {dataset.path}",
+    )

@@ -84,6 +84,17 @@ class RunConfig(BaseModel):
             tmp.write_text(yaml.safe_dump(self.resolved(), sort_keys=False))
 
 
+class QuickTestConfig(RunConfig):
+    """A run of the whole pipeline in a minute, with the model that is included."""
+
+    flow_defaults: ClassVar[Mapping[str, Any]] = {
+        "model": {"path": "starter"},
+        "collect": {"num_episodes": 10, "max_tokens": 256},
+        "train": {"num_train_epochs": 1, "num_gpus": 1},
+        "evaluate": {"num_problems": 20},
+    }
+
+
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
     """Two config trees as one; where both have a value, the one from `above` stands."""
     tree = dict(below)

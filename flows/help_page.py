@@ -60,7 +60,9 @@ def _kind(annotation: Any) -> str:
 def _remarks(field: FieldInfo, default: Any) -> str:
     """`[100; at least 1]`: the default, unless the description tells it, and the bounds."""
     shown = [] if default is None or default == {} else [_as_typed(default)]
-    shown += [f"{word} {getattr(m, name)}" for kind, name, word in _BOUNDS for m in field.metadata if isinstance(m, kind)]
+    shown += [
+        f"{word} {getattr(m, name)}" for kind, name, word in _BOUNDS for m in field.metadata if isinstance(m, kind)
+    ]
     return f"[{'; '.join(shown)}]" if shown else ""
 
 

@@ -11,59 +11,92 @@ from tasks.dataset.select import check_agent_ratios
 from tasks.engines.model_files import resolve_model
 from tasks.engines.scripted import scripted_engine
 from tasks.rollout.collection import Collection
+from tasks.training.launch import check_writable
 
 MIN_FREE_BYTES = 200 * 1024**2
-MODEL_FILES = {"adapter_config.json", "config.json"}
 
 
 class FolderError(ValueError):
     """A folder that the run must write to cannot be used."""
 
 
-def check_playing(config: RunConfig, *, collects: bool, evaluates: bool) -> None:
-    """See that there are problems to play and a model to play them.
+def check_playing(config: RunConfig) -> None:
+    """See that there is a model to play, or a script.
 
     Raises:
-        ValueError: a problem file, the model or the script is not there, or a role does not play.
+        ValueError: there is none.
     """
     if config.engine.kind == "scripted":
         scripted_engine(config.engine)
     else:
         resolve_model(config.model)
-    if collects:
-        check_agent_ratios(config.collect.agent_ratios or {}, config.play.env_class.seats_for(config.env))
-        Collection.for_training(config.play)
-    if evaluates:
-        Collection.for_evaluation(config.play, config.evaluate, None)
-    check_writable(config.data_dir, "collect.data_dir")
+
+
+def check_collecting(config: RunConfig) -> None:
+    """See that episodes can be played and kept.
+
+    Raises:
+        ValueError: a problem file, the model or a role is not there, or the data folder cannot be written.
+    """
+    check_playing(config)
+    check_agent_ratios(config.collect.agent_ratios or {}, config.play.env_class.seats_for(config.env))
+    Collection.for_training(config.play)
+    check_data_folder(config.data_dir)
 
 
 def check_training(config: RunConfig) -> None:
-    """See that the trained model can be written, before anything is collected for it.
+    """See that there is a model to train and that the result can be written.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: there is not, or it cannot.
     """
     resolve_model(config.model)
-    folder = config.output_dir
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in MODEL_FILES):
-        raise FolderError(f"train.output_dir: {folder} holds other files, and would be replaced; give a folder of its own")
-    check_writable(folder, "train.output_dir")
+    check_writable(config.output_dir)
+    check_data_folder(config.data_dir)
 
 
-def check_writable(folder: Path, key: str) -> None:
-    """See that files can be written in `folder`, which is made if need be, and that its disk is not full.
+def check_evaluating(config: RunConfig) -> None:
+    """See that held-out problems can be played.
+
+    Raises:
+        ValueError: the model or the problems are not there, or the data folder cannot be written.
+    """
+    if config.evaluate.num_problems:
+        check_playing(config)
+        Collection.for_evaluation(config.play, config.evaluate, None)
+        check_data_folder(config.data_dir)
+
+
+def check_adapter(config: RunConfig) -> Path:
+    """The folder of the trained model that is to be evaluated, absolute.
+
+    Raises:
+        FolderError: there is none.
+    """
+    folder = (config.evaluate.adapter_dir or config.output_dir).expanduser().absolute()
+    if not (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise FolderError(
+            f"evaluate.adapter_dir: {folder} holds no adapter_config.json; give the folder that a training wrote"
+        )
+    return folder
+
+
+def check_data_folder(folder: Path) -> None:
+    """See that files can be written in the data folder, which is made if need be, and that its disk is not full.
 
     Raises:
         FolderError: they cannot.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for place in (folder, folder.parent):
-            with tempfile.TemporaryFile(dir=place):
-                pass
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise FolderError(f"{key}: cannot write in {folder}: {error.strerror}; give a folder that is yours") from error
+        raise FolderError(
+            f"collect.data_dir: cannot write in {folder}: {error.strerror}; give a folder that is yours"
+        ) from error
     free = shutil.disk_usage(folder).free
     if free < MIN_FREE_BYTES:
-        raise FolderError(f"{key}: {free // 1024**2} MiB are free in {folder}; wanted {MIN_FREE_BYTES // 1024**2} MiB")
+        raise FolderError(
+            f"collect.data_dir: {free // 1024**2} MiB are free in {folder}; wanted {MIN_FREE_BYTES // 1024**2} MiB"
+        )

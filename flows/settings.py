@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar, get_args, get_origin
+from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError, create_model
@@ -58,9 +58,8 @@ def _read_flags(flags: Sequence[str]) -> Tree:
     """Flags as a tree of their texts, parsed by pydantic-settings."""
     spelled = _checked(flags)
 
-    settings = create_model("Settings", __base__=BaseSettings, **{
-        name: (field.annotation, field) for name, field in RunConfig.model_fields.items()
-    })
+    fields: dict[str, Any] = {name: (field.annotation, field) for name, field in RunConfig.model_fields.items()}
+    settings = create_model("Settings", __base__=BaseSettings, **fields)
     parser = _Parser(add_help=False, allow_abbrev=False)
     try:
         return CliSettingsSource(settings, cli_parse_args=spelled, root_parser=parser, cli_parse_none_str="null")()

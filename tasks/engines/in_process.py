@@ -132,7 +132,10 @@ class InProcessEngine(Engine):
 
     def _serve(self, policies: Policies, live: dict[Row, _Job]) -> None:
         """Answer requests of one adapter until none is left, or one for another adapter is first in line."""
-        adapter = self._waiting[0].request.adapter if self._waiting else None
+        with self._changed:
+            if not self._waiting:
+                return
+            adapter = self._waiting[0].request.adapter
         batch = LiveBatch(policies.select(adapter), policies.stop_ids, policies.device)
         while not self._closed:
             joining = self._prepare(self._take(adapter, len(live)), policies)

@@ -59,7 +59,9 @@ def draw_tokens(logits: Tensor, rules: RowRules, uniforms: Sequence[float]) -> T
         FloatingPointError: a row's logits are not numbers.
     """
     logits = logits.float()
-    likeliest = logits.argmax(-1, keepdim=True)
+    highest, likeliest = logits.max(-1, keepdim=True)
+    if not bool(highest.isfinite().all()):
+        raise FloatingPointError("the model's logits are NaN or infinite; its weights or their dtype are broken")
     if rules.all_greedy:
         return likeliest
     scaled = logits / rules.temperature
@@ -67,10 +69,7 @@ def draw_tokens(logits: Tensor, rules: RowRules, uniforms: Sequence[float]) -> T
         scaled = _filtered(scaled, rules)
     # In double, because a long vocabulary's small probabilities are lost in a float sum.
     cumulative = scaled.softmax(-1).double().cumsum(-1)
-    total = cumulative[:, -1:]
-    if not bool(total.isfinite().all()):
-        raise FloatingPointError("the model's logits are NaN or infinite; its weights or their dtype are broken")
-    points = torch.tensor(uniforms, dtype=torch.float64, device=logits.device).unsqueeze(1) * total
+    points = torch.tensor(uniforms, dtype=torch.float64, device=logits.device).unsqueeze(1) * cumulative[:, -1:]
     drawn = torch.searchsorted(cumulative, points, right=True).clamp_(max=logits.shape[-1] - 1)
     return torch.where(rules.greedy, likeliest, drawn)
 

@@ -27,7 +27,7 @@ from tasks.rollout.artifact import Ref
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.journal import EpisodesRef, Journal, journal_folder
 from tasks.rollout.plan import Slot, collection_identity, make_plan
-from tasks.rollout.play import play_owed
+from tasks.rollout.play import check_error_rate, play_owed
 from tasks.rollout.progress import show_progress
 
 ADAPTER = "adapter"
@@ -108,7 +108,8 @@ class Collection:
     @property
     def content(self) -> dict[str, Any]:
         """What its finished episodes depend on: the key under which they are cached."""
-        return {"identity": self.identity, "episodes": len(self.slots)}
+        rollouts = self.config.collect.rollouts_per_problem
+        return {"identity": self.identity, "episodes": len(self.slots), "rollouts_per_problem": rollouts}
 
     def play(self, data_dir: Path, title: str) -> EpisodesRef:
         """Play what is owed into the journal in `data_dir`, with a progress bar called `title`.
@@ -120,6 +121,7 @@ class Collection:
         with Journal.open(journal_folder(data_dir, self.identity), self.identity) as journal:
             if any(slot.key not in journal.finished for slot in self.slots):
                 asyncio.run(self._play(journal, title))
+            check_error_rate(self.slots, journal, self.config.collect.max_error_rate)
             return journal.publish(self.slots)
 
     async def _play(self, journal: Journal, title: str) -> None:

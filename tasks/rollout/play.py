@@ -367,6 +367,15 @@ async def _generate(request: ChatRequest, stage: _Stage) -> Completion:
         raise EngineError(f"{type(error).__name__}: {error}") from error
 
 
+def check_error_rate(slots: Sequence[Slot], journal: Journal, max_error_rate: float) -> None:
+    """See that the journal's share of errored episodes is bearable, also where no episode is owed any more.
+
+    Raises:
+        TooManyErrors: it is not.
+    """
+    _ErrorBudget(slots, journal, max_error_rate)
+
+
 class _ErrorBudget:
     """Raises TooManyErrors as soon as it is certain that too large a share of the plan has errored."""
 

@@ -16,9 +16,7 @@ class TrainConfig(BaseModel):
         None, description="A data file, a glob, or a list of them. Default: the newest file in collect.data_dir."
     )
     output_dir: Path | None = Field(None, description="Folder of the trained adapter. Default: ./sft_model_<env>.")
-    num_gpus: int | None = Field(
-        None, ge=0, description="GPUs to train on. Default: all that are visible; 0 is the CPU."
-    )
+    num_gpus: int | None = Field(None, ge=0, description="GPUs to train on. Default: all that are visible; 0: the CPU.")
     num_train_epochs: float = Field(3, gt=0, le=1000, description="Passes over the data.")
     per_device_train_batch_size: int = Field(
         2, ge=1, le=4096, description="Rows that one device reads at once; halved by itself when GPU memory runs out."
@@ -27,17 +25,17 @@ class TrainConfig(BaseModel):
         8,
         ge=1,
         le=4096,
-        description="Batches per update of the weights: batch size x this x devices rows decide a step.",
+        description="Batches per step: batch size x this x devices rows change the weights once.",
     )
     learning_rate: float = Field(5e-5, gt=0, le=1, description="Highest learning rate; it falls linearly to 0.")
     use_lora: bool = Field(True, description="Train a LoRA adapter; false trains and saves all weights.")
     lora_r: int = Field(64, ge=1, le=1024, description="Rank of the adapter's matrices.")
     lora_alpha: int = Field(
-        16, ge=1, le=4096, description="Scale of the adapter: its update counts lora_alpha / lora_r."
+        16, ge=1, le=4096, description="Scale of the adapter: its effect counts lora_alpha / lora_r."
     )
     max_length: int = Field(
         4096,
         ge=8,
-        description="Most tokens of a row, prompt and reply; longer rows are dropped and counted, never cut.",
+        description="Most tokens of a row, prompt and reply; longer rows are dropped, counted, never cut.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the adapter's first weights and of the order of rows.")

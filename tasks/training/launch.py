@@ -1,8 +1,8 @@
 """Training, as its caller sees it: data files and a model go in, a published adapter comes out.
 
-The work is done by a process of its own (`sft.py`): a crash there is an error here, and GPU memory is free afterwards. Its
-checkpoints lie beside the output in `.<output>.work-<key>/`. The key is the content of data, model and config, so the
-same call resumes them and no other call ever does. The folder goes away when the adapter is published.
+The work is done by a process of its own (`sft.py`): a crash there is an error here, and GPU memory is free afterwards.
+Its checkpoints lie beside the output in `.<output>.work-<key>/`. The key is the content of data, model and config: the
+same call resumes them, and no other call ever does. The folder goes away when the adapter is published.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import TextIO
 
 from tasks.engines.base import ModelConfig
-from tasks.engines.model_files import model_fingerprint, resolve_model
+from tasks.engines.model_files import STARTER, model_fingerprint, resolve_model
 from tasks.rollout.artifact import Ref, content_hash, publish_file
 from tasks.training.config import TrainConfig
 from tasks.training.job import JOB_FILE, LOG_FILE, OUTCOME_FILE, PROGRESS_FILE, Job, Outcome, TrainCounts, TrainProgress
 
 _POLL_S = 0.1
+_DYING_S = 2.0
+"""How long a training process that was just killed may still hold its lock."""
 _LOG_TAIL_LINES = 15
 _REPOSITORY = Path(__file__).parents[2]
 
@@ -75,7 +77,7 @@ def check_writable(output_dir: Path) -> None:
         )
     parent = next(folder for folder in output_dir.parents if folder.exists())
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=".winnow-", dir=parent))
+        Path(tempfile.mkdtemp(prefix=".winnow-", dir=parent)).rmdir()
     except OSError as error:
         raise TrainingRefusedError(
             f"train.output_dir: cannot write {output_dir}: {error.strerror} in {parent}; name another folder"
@@ -107,11 +109,11 @@ def train_adapter(
     work_dir = output_dir.with_name(f".{output_dir.name}.work-{train_key(data, model, config)}")
     with _one_at_a_time(work_dir) as lock:
         model_folder = resolve_model(model)
-        is_hub_name = not Path(model.path).expanduser().is_dir() and "/" in model.path
+        is_folder = model.path == STARTER or Path(model.path).expanduser().is_dir()
         job = Job(
             data=[path.absolute() for path in data],
             model_folder=model_folder,
-            model_name=model.path if is_hub_name else str(model_folder),
+            model_name=str(model_folder) if is_folder else model.path,
             trust_remote_code=model.trust_remote_code,
             config=config,
             output_dir=output_dir,
@@ -157,7 +159,10 @@ def _train_within_memory(job: Job, lock: int, on_progress: Callable[[TrainProgre
 
 
 def _run_process(job: Job, lock: int, on_progress: Callable[[TrainProgress], None]) -> Outcome:
-    """One training process from start to end. It is gone when this returns or raises, whatever happened."""
+    """One training process from start to end. It is gone when this returns or raises, whatever happened.
+
+    It also dies with the thread that runs this, by the kernel's hand.
+    """
     outcome_path = job.work_dir / OUTCOME_FILE
     outcome_path.unlink(missing_ok=True)
     progress_path = job.work_dir / PROGRESS_FILE
@@ -201,7 +206,7 @@ def _report(progress: TextIO, on_progress: Callable[[TrainProgress], None]) -> N
 
 
 def _environment() -> dict[str, str]:
-    """The child's environment: it must find this package wherever it is started, and has no need of a model hub."""
+    """The child's environment: it must find this package wherever it is started, and sends nothing to a hub."""
     path = os.pathsep.join(filter(None, [str(_REPOSITORY), os.environ.get("PYTHONPATH")]))
     quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
     return {**os.environ, **quiet, "PYTHONPATH": path}
@@ -222,19 +227,27 @@ def _one_at_a_time(work_dir: Path) -> Iterator[int]:
     Raises:
         TrainingError: another training holds it.
     """
+    give_up = time.monotonic() + _DYING_S
     while True:
         work_dir.mkdir(parents=True, exist_ok=True)
         lock = os.open(work_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TrainingError(
-                    f"another process is training the same adapter (it holds {work_dir}/lock); wait for it to end"
-                ) from None
-            # The one before may have removed the folder between our open and our lock.
-            if (work_dir / "lock").exists() and os.path.samestat(os.fstat(lock), (work_dir / "lock").stat()):
+            if _is_locked(lock, work_dir / "lock"):
                 yield lock
                 return
         finally:
             os.close(lock)
+        if time.monotonic() > give_up:
+            raise TrainingError(
+                f"another process is training the same adapter (it holds {work_dir}/lock); wait for it to end"
+            )
+        time.sleep(_POLL_S)
+
+
+def _is_locked(lock: int, path: Path) -> bool:
+    """Try to lock an open file that must still be the one at `path`: whoever had it may have removed it since."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(lock), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False

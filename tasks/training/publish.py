@@ -55,7 +55,7 @@ def _trained_weights(model: Any, job: Job) -> Mapping[str, Tensor]:
         return dict(model.state_dict())
     from peft import get_peft_model_state_dict
 
-    return get_peft_model_state_dict(model, save_embedding_layers=False)
+    return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
 
 
 def _check_finite(weights: Mapping[str, Tensor]) -> None:
@@ -80,7 +80,7 @@ def _check_changed(weights: Mapping[str, Tensor], job: Job) -> None:
         changed = (not torch.equal(value.cpu(), base[name]) for name, value in weights.items())
     if not any(changed):
         raise UnusableWeightsError(
-            "training left every weight as it was; nothing was published. Raise train.learning_rate or train on more rows."
+            "training left every weight as it was; nothing was published. Raise train.learning_rate."
         )
 
 

@@ -1,7 +1,7 @@
 """The training process: `python -m tasks.training.sft WORK_DIR/job.json`, started by `launch.py`.
 
-Comes in: a `Job`. Goes out: progress.jsonl while it trains, the model folder, and outcome.json with how it ended. A run that
-finds checkpoints in its work folder goes on from the last whole one. It dies with the process that started it.
+Comes in: a `Job`. Goes out: progress.jsonl while it trains, the model folder, and outcome.json with how it ended. A run
+that finds checkpoints in its work folder goes on from the last whole one. It dies with the process that started it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main(job_path: Path) -> int:
     _die_with_parent(None if is_rank else job.parent_pid)
     if not is_rank:
         _use_gpus(job, job_path)
-    outcome = _run(job)
+    outcome = run_job(job)
     if os.environ.get("RANK", "0") == "0" or outcome.kind != "done":
         (job.work_dir / OUTCOME_FILE).write_text(outcome.model_dump_json())
     if outcome.message:
@@ -46,7 +46,7 @@ def _use_gpus(job: Job, job_path: Path) -> None:
 
     visible = torch.cuda.device_count()
     wanted = visible if job.config.num_gpus is None else min(job.config.num_gpus, visible)
-    if wanted == visible == 1:
+    if wanted == visible <= 1:
         return
     ids = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(visible)))
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids.split(",")[:wanted])
@@ -56,7 +56,8 @@ def _use_gpus(job: Job, job_path: Path) -> None:
         os.execv(sys.executable, [sys.executable, *launch, "--module", "tasks.training.sft", str(job_path)])
 
 
-def _run(job: Job) -> Outcome:
+def run_job(job: Job) -> Outcome:
+    """Train and publish in this process. Unforeseen errors are raised, and end in the log."""
     import torch
 
     from tasks.dataset.rows import DataFileError

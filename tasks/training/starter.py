@@ -36,6 +36,8 @@ SEATINGS = {
     "code_env": (("code_single_agent",), ("code_generator", "test_generator")),
 }
 VOCABULARY = 1024
+PEAK_LEARNING_RATE = 3e-3
+STEPS_BETWEEN_CHECKS = 500
 SET_ASIDE = 100
 """Starter problems of each env that are not trained on, to decide when to stop."""
 
@@ -248,11 +250,11 @@ def train_starter(out: Path, seed: int, target: float, max_minutes: float, later
     model = new_model(tokenizer)
     tokens = sum(len(row.ids) for row in rows)
     print(f"{len(rows):,} examples, {tokens:,} tokens, {model.num_parameters():,} parameters", flush=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)
     began = time.monotonic()
     for steps, batch in enumerate(batches(rows, batch_size, rng), 1):
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1.0, steps / 100) / max(1.0, steps / 400) ** 0.5
+            group["lr"] = PEAK_LEARNING_RATE * min(1.0, steps / 100) / max(1.0, steps / 1500) ** 0.5
         loss = loss_of(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -261,7 +263,7 @@ def train_starter(out: Path, seed: int, target: float, max_minutes: float, later
         minutes = (time.monotonic() - began) / 60
         if steps % 50 == 0:
             print(f"step {steps}  loss {loss.item():.3f}  {minutes:.1f} min", flush=True)
-        if steps % 250 == 0 or minutes > max_minutes:
+        if steps % STEPS_BETWEEN_CHECKS == 0 or minutes > max_minutes:
             save(model, tokenizer, out)
             rates = success_rates(out, aside, sandbox)
             print(json.dumps({name: round(rate, 3) for name, rate in rates.items()}), flush=True)
@@ -289,7 +291,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target", type=float, default=0.45, help="stop once every env and seating reaches this rate")
     parser.add_argument("--max-minutes", type=float, default=40)
-    parser.add_argument("--later", type=int, default=1500, help="problems of each env whose later turns are played")
+    parser.add_argument("--later", type=int, default=400, help="problems of each env whose later turns are played")
     parser.add_argument(
         "--measure", type=int, metavar="N", help="only measure --out on N held-out problems of each env"
     )

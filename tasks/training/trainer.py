@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from tasks.engines.policies import pick_device, pick_dtype
 from tasks.training.job import CHECKPOINTS, PROGRESS_FILE, Job, TrainProgress
@@ -83,7 +83,7 @@ def _lora(job: Job) -> LoraConfig:
     )
 
 
-class _ProgressFile(TrainerCallback):  # type: ignore[misc]
+class _ProgressFile(TrainerCallback):
     """Writes a line for each step, and ends a training whose loss is no number."""
 
     def __init__(self, path: Path) -> None:
@@ -104,6 +104,6 @@ class _ProgressFile(TrainerCallback):  # type: ignore[misc]
                 file.write(progress.model_dump_json() + "\n")
         if not math.isfinite(progress.loss):
             raise UnusableWeightsError(
-                f"the loss is {progress.loss} at step {progress.step} of {progress.total_steps}; nothing was published. "
-                "Lower train.learning_rate."
+                f"the loss is {progress.loss} at step {progress.step} of {progress.total_steps}; nothing was "
+                "published. Lower train.learning_rate."
             )

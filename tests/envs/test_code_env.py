@@ -31,12 +31,12 @@ WRONG = "```python\nprint(max(map(int, input().split())))\n```"
 ONLY_PUBLIC = "```python\ninput()\nprint(3)\n```"
 
 
-def tests_reply(*tests: dict[str, object]) -> str:
+def as_tests(*tests: dict[str, object]) -> str:
     return f"```json\n{json.dumps(tests)}\n```"
 
 
-GOOD_TESTS = tests_reply({"input": "4 5", "output": "9"})
-BAD_TESTS = tests_reply({"input": "4 5", "output": "8"})
+GOOD_TESTS = as_tests({"input": "4 5", "output": "9"})
+BAD_TESTS = as_tests({"input": "4 5", "output": "8"})
 
 
 def play(problem: CodeProblem, roles: tuple[str, ...], rounds: Sequence[Sequence[str]]) -> tuple[CodeEnv, int]:
@@ -97,12 +97,12 @@ def test_only_who_erred_is_asked_again() -> None:
 
 def test_tests_for_functions_are_calls() -> None:
     code = "```python\ndef solve(n):\n    return max(n)\n```"
-    env, rounds = play(FUNCTION, TOGETHER, [[code, tests_reply({"args": [[1, 2]], "expected": 2})]])
+    env, rounds = play(FUNCTION, TOGETHER, [[code, as_tests({"args": [[1, 2]], "expected": 2})]])
     assert (env.success, rounds, env.asks[1].success) == (True, 1, True)
 
 
 def test_tests_in_a_wrong_form_are_no_tests() -> None:
-    for reply in (tests_reply({"input": 4, "output": "9"}), "```json\n{}\n```", "```json\n[\n```", tests_reply()):
+    for reply in (as_tests({"input": 4, "output": "9"}), "```json\n{}\n```", "```json\n[\n```", as_tests()):
         env, _ = play(PROGRAM, TOGETHER, [[RIGHT, reply], [reply], [reply]])
         assert env.asks[1].reward == 0.0
         assert env.success is True

@@ -15,7 +15,7 @@ from tasks.engines.scripted import ScriptedEngine
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.episode import Episode
 from tasks.rollout.journal import Journal, read_episodes
-from tasks.rollout.play import TooManyErrors, max_live_episodes, owed_slots, play_episode
+from tasks.rollout.play import TooManyErrors, check_error_rate, max_live_episodes, owed_slots, play_episode
 from tests.tasks.rollout import adding_game as games
 from tests.tasks.rollout.playing import IDENTITY, answer_or_not, plan, play, timeless
 
@@ -159,6 +159,9 @@ def test_errors_within_the_bound_are_kept_and_one_more_fails_the_run(tmp_path: P
     with Journal.open(tmp_path / "b", IDENTITY) as journal:
         with pytest.raises(TooManyErrors, match=r"LookupError \(10\): .*no \d+ here.*shard-0000\.jsonl:\d+") as caught:
             play(plan(100), journal, env_class=games.RaisingGame, max_error_rate=0.09)
+        with pytest.raises(TooManyErrors):
+            check_error_rate(plan(100), journal, 0.09)
+        check_error_rate(plan(100), journal, 0.10)
         line = int(str(caught.value).split("shard-0000.jsonl:")[1].split(".")[0])
         assert read_episodes(journal.path)[line - 1].error is not None
         assert sum(entry.error is not None for entry in journal.finished.values()) == 10

@@ -1,0 +1,37 @@
+"""Play held-out problems with the bare model and with a trained one, and compare them.
+
+The trained one is evaluate.adapter_dir or, without it, train.output_dir.
+"""
+
+from flows.cli import run_command
+from flows.config import RunConfig
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    run_command(
+        "flows.evaluate_only",
+        RunConfig,
+        __doc__,
+        [
+            "python -m flows.evaluate_only --env.name math_env --evaluate.num_problems 1000",
+            "python -m flows.evaluate_only --model.path starter --evaluate.adapter_dir ./sft_model_code",
+        ],
+    )
+
+from prefect import flow
+
+from flows.preflight import check_adapter, check_evaluating
+from flows.steps import Steps
+from tasks.evaluation.report import RunReport
+from tasks.rollout.artifact import Ref, content_hash
+
+DEFAULTS = RunConfig()
+
+
+@flow(name="evaluate-only", flow_run_name="{config.env.name}: evaluate")
+def evaluate_only(config: RunConfig = DEFAULTS) -> RunReport:
+    """Evaluate both, report."""
+    folder = check_adapter(config)
+    check_evaluating(config)
+    steps = Steps("evaluate only", config)
+    steps.compare(Ref(path=folder, sha256=content_hash(folder)))
+    return steps.finish(f"the report: {steps.data_dir}/report.md")

@@ -1,0 +1,39 @@
+"""Fine-tune on data files that are there, then measure on held-out problems whether the model got better.
+
+Without train.data_path it takes the newest data file in collect.data_dir.
+"""
+
+from flows.cli import run_command
+from flows.config import RunConfig
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    run_command(
+        "flows.train_only",
+        RunConfig,
+        __doc__,
+        [
+            "python -m flows.train_only --env.name math_env",
+            "python -m flows.train_only --train.data_path 'sft_data_code/*.jsonl' --evaluate.num_problems 0",
+        ],
+    )
+
+from prefect import flow
+
+from flows.preflight import check_evaluating, check_training
+from flows.steps import Steps
+from tasks.dataset.files import find_data_files
+from tasks.evaluation.report import RunReport
+
+DEFAULTS = RunConfig()
+
+
+@flow(name="train-only", flow_run_name="{config.env.name}: train")
+def train_only(config: RunConfig = DEFAULTS) -> RunReport:
+    """Train, evaluate, report."""
+    data = find_data_files(config.train.data_path, config.data_dir)
+    check_training(config)
+    check_evaluating(config)
+    steps = Steps("train only", config)
+    adapter = steps.train([path.absolute() for path in data])
+    steps.compare(adapter)
+    return steps.finish(f"the report: {steps.data_dir}/report.md")

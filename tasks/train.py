@@ -1,0 +1,45 @@
+"""Prefect task: fine-tune on data files, in a process of its own.
+
+Not retried by itself: a training that failed has a reason to be looked at. The same command resumes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import task
+
+from tasks.caching import by_content
+from tasks.dataset.checks import check_records
+from tasks.engines.base import ModelConfig
+from tasks.training.config import TrainConfig
+from tasks.training.launch import AdapterRef, train_adapter, train_key
+from tasks.training.progress import show_training
+
+
+def _content(
+    data: Sequence[Path], model: ModelConfig, config: TrainConfig, output_dir: Path, resolved_config: str
+) -> str:
+    return train_key(data, model, config)
+
+
+@task(
+    name="train",
+    task_run_name="train {model.path} on {data}",
+    cache_key_fn=by_content(_content, version=1),
+    persist_result=True,
+    result_serializer="json",
+)
+def train(
+    data: Sequence[Path], model: ModelConfig, config: TrainConfig, output_dir: Path, resolved_config: str
+) -> AdapterRef:
+    """Publish the model folder `output_dir`. `resolved_config`: YAML, kept beside the weights.
+
+    Raises:
+        DataFileError: a row cannot be trained on, with file:line.
+        TrainingRefusedError, TrainingError: see `train_adapter`.
+    """
+    check_records(data)
+    with show_training() as on_progress:
+        return train_adapter(data, model, config, output_dir, resolved_config, on_progress)

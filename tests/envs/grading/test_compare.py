@@ -1,0 +1,95 @@
+"""What counts as the same output or the same value."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from envs.grading.compare import outputs_match, values_match
+
+
+@pytest.mark.parametrize(
+    ("got", "expected"),
+    [
+        ("3\n", "3"),
+        ("  1 2\n\n3 ", "1\n2 3"),
+        ("0.3333333", "0.33333333"),
+        ("3", "3.0"),
+        ("1e3", "1000.0"),
+        ("nan", "nan"),
+        ("", "\n"),
+        ("Yes", "Yes"),
+    ],
+)
+def test_outputs_that_match(got: str, expected: str) -> None:
+    assert outputs_match(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("got", "expected"),
+    [
+        ("3.0", "3"),
+        ("1000000007.5", "1000000007"),
+        ("1000000008", "1000000007"),
+        ("1 2", "1 2 3"),
+        ("12", "1 2"),
+        ("yes", "Yes"),
+        ("0.334", "0.333"),
+        ("1_0.0", "10.0"),
+        ("inf", "1.5"),
+        ("٣.0", "3.0"),
+        ("", "0"),
+    ],
+)
+def test_outputs_that_do_not_match(got: str, expected: str) -> None:
+    assert not outputs_match(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("got", "expected"),
+    [
+        ([1, 2], (1, 2)),
+        ((1, [2.0000000001]), [1, [2.0]]),
+        (2, 2.0),
+        (2.0, 2),
+        (math.nan, math.nan),
+        (math.inf, math.inf),
+        ({1, (2, 3)}, frozenset({1, (2, 3)})),
+        ({"a": [0.1 + 0.2]}, {"a": [0.3]}),
+        (None, None),
+        (10**400, 10**400),
+    ],
+)
+def test_values_that_match(got: Any, expected: Any) -> None:
+    assert values_match(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("got", "expected"),
+    [
+        (True, 1),
+        (1, True),
+        (0, False),
+        ([True], [1]),
+        ({True}, {1}),
+        ({True: 2}, {1: 2}),
+        ({1: True}, {1: 1}),
+        ("1", 1),
+        (1000000007.5, 1000000007),
+        (10**400, 1.0),
+        (True, 1.0),
+        (math.nan, 1.0),
+        (1.0, math.nan),
+        ([1, 2], [2, 1]),
+        ([1], [1, 1]),
+        ([1], {1}),
+        ("ab", ["a", "b"]),
+        ({"a": 1, "b": 2}, {"a": 1}),
+        (None, 0),
+        (b"a", "a"),
+    ],
+)
+def test_values_that_do_not_match(got: Any, expected: Any) -> None:
+    assert not values_match(got, expected)

@@ -1,0 +1,59 @@
+"""Tokens are drawn from the distribution that the rules describe."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tasks.engines.base import Sampling
+from tasks.engines.sampling import RowRules, draw_tokens, row_uniforms
+
+LOGITS = torch.tensor([[2.0, 0.5, -1.0, 1.0, 0.0, -3.0]])
+CPU = torch.device("cpu")
+DRAWS = 20_000
+
+
+def counts(sampling: Sampling) -> torch.Tensor:
+    """How often each token comes in DRAWS draws, all rows in one batch."""
+    rules = RowRules.of([sampling] * DRAWS, CPU)
+    tokens = draw_tokens(LOGITS.expand(DRAWS, -1), rules, row_uniforms(0, DRAWS).tolist())
+    return torch.bincount(tokens.flatten(), minlength=LOGITS.shape[1])
+
+
+def chi_square(observed: torch.Tensor, expected: torch.Tensor) -> float:
+    possible = expected > 0
+    assert observed[~possible].sum() == 0
+    return float((((observed - expected) ** 2)[possible] / expected[possible]).sum())
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_tokens_come_as_often_as_the_model_says(temperature: float) -> None:
+    expected = (LOGITS[0] / temperature).softmax(-1) * DRAWS
+    assert chi_square(counts(Sampling(temperature)), expected) < 20.5  # 5 degrees of freedom, p = 0.001
+
+
+def test_top_k_leaves_the_likeliest_in_their_proportions() -> None:
+    kept = torch.tensor([True, True, False, True, False, False])
+    expected = LOGITS[0].masked_fill(~kept, -math.inf).softmax(-1) * DRAWS
+    assert chi_square(counts(Sampling(top_k=3)), expected) < 13.8
+
+
+def test_top_p_leaves_the_smallest_set_that_has_the_probability() -> None:
+    # Probabilities are .53 .12 .03 .20 .07 .00: the first two in order have .73, too little; with .12, enough.
+    kept = torch.tensor([True, True, False, True, False, False])
+    expected = LOGITS[0].masked_fill(~kept, -math.inf).softmax(-1) * DRAWS
+    assert chi_square(counts(Sampling(top_p=0.8)), expected) < 13.8
+
+
+def test_rows_of_one_batch_keep_their_own_rules() -> None:
+    rows = [Sampling(0), Sampling(1.0, top_k=1), Sampling(1.0, top_p=1e-9), Sampling(1.0)]
+    tokens = draw_tokens(LOGITS.expand(4, -1), RowRules.of(rows, CPU), [0.999999] * 4)
+    assert tokens.flatten().tolist() == [0, 0, 0, 5]
+
+
+def test_logits_that_are_no_numbers_are_an_error() -> None:
+    for sampling in (Sampling(0), Sampling(1.0)):
+        with pytest.raises(FloatingPointError, match="NaN"):
+            draw_tokens(LOGITS * math.nan, RowRules.of([sampling], CPU), [0.5])

@@ -1,0 +1,90 @@
+"""The loss is on the reply and its end of turn, in the very tokens that the engine reads and samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from tasks.dataset.records import Record
+from tasks.engines.chat_tokens import end_of_turn_id, prompt_token_ids
+from tasks.training.config import TrainConfig
+from tasks.training.job import Job
+from tasks.training.tokenise import IGNORED, NothingToTrainError, tokenise
+from tasks.training.trainer import make_trainer
+
+CHAT = [
+    {"role": "system", "content": "Be short."},
+    {"role": "user", "content": "What is 1 + 1?"},
+    {"role": "assistant", "content": "3"},
+    {"role": "user", "content": "Again."},
+    {"role": "assistant", "content": " It is 2.\n"},
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_model)
+
+
+def record(messages: list[dict[str, str]], **metadata: Any) -> Record:
+    return Record.model_validate({"messages": messages, "metadata": metadata})
+
+
+def test_the_labels_are_the_last_reply_and_its_end_of_turn(tokenizer: Any) -> None:
+    (row,) = tokenise([record(CHAT)], tokenizer, 500).rows
+    learned = [label for label in row.labels if label != IGNORED]
+    assert tokenizer.decode(learned) == " It is 2.\n<|im_end|>"
+    assert row.labels[-len(learned) :] == learned == row.input_ids[-len(learned) :]
+    prompt = row.input_ids[: -len(learned)]
+    assert prompt == prompt_token_ids(tokenizer, CHAT[:-1])  # type: ignore[arg-type]
+    assert tokenizer.decode(prompt).endswith("Again.<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_trl_trains_on_those_labels_and_on_no_others(tokenizer: Any, tiny_model: Path, tmp_path: Path) -> None:
+    job = Job(
+        data=[],
+        model_folder=tiny_model,
+        model_name="m",
+        trust_remote_code=False,
+        config=TrainConfig(),
+        output_dir=tmp_path,
+        work_dir=tmp_path,
+        run_config="",
+        parent_pid=0,
+    )
+    rows = tokenise([record(CHAT), record(CHAT[:3])], tokenizer, 500)
+    trainer = make_trainer(job, tokenizer, rows)
+    (batch,) = list(trainer.get_train_dataloader())
+    learned = [tokenizer.decode([label for label in row if label != IGNORED]) for row in batch["labels"].tolist()]
+    assert sorted(learned) == [" It is 2.\n<|im_end|>", "3<|im_end|>"]
+    assert rows.trained_tokens == sum(label != IGNORED for row in batch["labels"].tolist() for label in row)
+
+
+def test_a_reply_that_was_cut_off_is_not_taught_to_end_there(tokenizer: Any) -> None:
+    (row,) = tokenise([record(CHAT, finish_reason="length")], tokenizer, 500).rows
+    assert tokenizer.decode([label for label in row.labels if label != IGNORED]) == " It is 2.\n"
+
+
+def test_a_row_of_exactly_the_longest_length_is_kept_and_one_token_more_is_not(tokenizer: Any) -> None:
+    length = len(tokenise([record(CHAT)], tokenizer, 500).rows[0].input_ids)
+    short = record(CHAT[:3])
+    assert tokenise([record(CHAT), short], tokenizer, length).dropped_overlong == 0
+    assert tokenise([record(CHAT), short], tokenizer, length - 1).dropped_overlong == 1
+
+
+def test_nothing_to_train_on_is_said_with_the_length_that_would_do(tokenizer: Any) -> None:
+    with pytest.raises(NothingToTrainError, match=r"all 1 rows are longer than train.max_length=8; the shortest has"):
+        tokenise([record(CHAT)], tokenizer, 8)
+    with pytest.raises(NothingToTrainError, match="no rows"):
+        tokenise([], tokenizer, 8)
+
+
+def test_the_end_of_turn_is_the_templates_where_it_is_not_the_tokenizers(tiny_model: Path) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_model)
+    wanted = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    tokenizer.add_special_tokens({"eos_token": "<|endoftext|>", "extra_special_tokens": ["<|im_end|>"]})
+    assert tokenizer.eos_token_id != wanted
+    assert end_of_turn_id(tokenizer) == wanted
