@@ -148,12 +148,12 @@ class CodeEnv(Env):
     def gold(self, ask: Ask) -> str:
         if ask.role != "test_generator":
             return f"```python\n{self.problem.reference.removeprefix(self.problem.prelude)}```"
-        rows: list[dict[str, Any]] = []
-        for test in self.problem.hidden_tests[:2]:
-            if isinstance(test, StdioTest):
-                rows.append({"input": test.input.strip(), "output": test.output.strip()})
-            elif isinstance(test, CallTest):
-                rows.append({"args": list(test.args), "expected": test.expected})
+        rows = [
+            {"input": test.input.strip(), "output": test.output.strip()}
+            if isinstance(test, StdioTest)
+            else {"args": list(test.args), "expected": test.expected}
+            for test in self.problem.gold_tests
+        ]
         return f"```json\n{json.dumps(rows)}\n```"
 
 

@@ -2,6 +2,7 @@ r"""Math: reason to a final answer in \boxed{}, alone or together with a partner
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Sequence
 
 from envs.base import Ask, Env, Play, Split
@@ -34,6 +35,9 @@ Your partner answered: {theirs}
 They differ. Check both, then write the program again."""
 
 NOTHING = "nothing"
+
+_UNWORKED = re.compile(r"[+*^\u00d7\u00b7\u00f7]|\\(?:times|cdot|div)\b|[\d)}]\s*[-\u2212/]\s*[\d({\\]")
+r"""A sum, product or power that is still to be computed; \frac{1}{2} is an answer, 17 * 23 is not."""
 
 
 class MathEnv(Env):
@@ -89,7 +93,10 @@ class MathEnv(Env):
         return next((line.strip()[:200] for line in reversed(lines) if line.strip()), None)
 
     def _is_right(self, answer: str | None) -> bool:
-        return answer is not None and is_equivalent(answer, self.problem.answer)
+        """Whether the answer equals the gold one, and is worked out: a box around the question earns nothing."""
+        if answer is None or (_UNWORKED.search(answer) and not _UNWORKED.search(self.problem.answer)):
+            return False
+        return is_equivalent(answer, self.problem.answer)
 
     def _score(self, ask: Ask, answer: str | None) -> None:
         ask.success = self._is_right(answer)

@@ -11,7 +11,15 @@ from envs.gold import play_gold
 from envs.sandbox import open_sandbox
 from envs.sandbox.base import Sandbox, SandboxConfig
 
-GARBAGE = ("", "I do not know.", "```", "\\boxed{", "```python\nwhile True print(\n```", '```json\n[{"a": }]\n```', "\x00é😀")
+GARBAGE = (
+    "",
+    "I do not know.",
+    "```",
+    "\\boxed{",
+    "```python\nwhile True print(\n```",
+    '```json\n[{"a": }]\n```',
+    "\x00é😀",
+)
 
 
 def check_env(env_class: type[Env], config: EnvConfig | None = None, source: str | None = None, count: int = 5) -> None:

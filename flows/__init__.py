@@ -1,6 +1,8 @@
 """The flows: what a user runs. Prefect's settings are fixed here, before anything imports Prefect."""
 
 import os
+import sys
+from types import TracebackType
 
 PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -13,3 +15,14 @@ PREFECT_DEFAULTS = {
 
 for _name, _value in PREFECT_DEFAULTS.items():
     os.environ.setdefault(_name, _value)
+
+
+def _say_interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("Interrupted before anything was done. The same command starts it.", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+if sys.argv[:1] == ["-m"]:  # `python -m flows.<flow>` is importing this package to find the module
+    sys.excepthook = _say_interrupted

@@ -56,17 +56,15 @@ def run_command(module: str, config_class: type[RunConfig], about: str | None, e
 def _keep_prefect_quiet() -> None:
     """Prefect's log of a failed run is a traceback; here the last line of the program tells it instead."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_only_retries)
-
-
-def _only_retries(record: logging.LogRecord) -> bool:
-    return "Retry" in record.msg
+    for name in ("prefect.flow_runs", "prefect.task_runs", "EventsWorker", "APILogWorker"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _explain(error: Exception) -> None:
     """One line for what a user or the machine can mend; a traceback for what is a bug of this program."""
-    if os.environ.get("WINNOW_TRACEBACK") or not isinstance(error, _EXPECTED):
+    if "Failed to reach API" in str(error):
+        _say(f"{error}: no Prefect server answers there; start it (prefect server start) or unset PREFECT_API_URL")
+    elif os.environ.get("WINNOW_TRACEBACK") or not isinstance(error, _EXPECTED):
         traceback.print_exception(error)
     else:
         _say(str(error))

@@ -21,7 +21,7 @@ from prefect import flow
 
 from flows.preflight import check_collecting, check_evaluating, check_training
 from flows.schedule import with_scheduled_batch
-from flows.steps import Steps
+from flows.steps import Steps, from_here
 from tasks.evaluation.report import RunReport
 
 DEFAULTS = RunConfig()
@@ -38,4 +38,4 @@ def collect_and_train(config: RunConfig = DEFAULTS) -> RunReport:
     dataset = steps.collect()
     adapter = steps.train([dataset.path])
     steps.compare(adapter)
-    return steps.finish(f"look at the plot and the problems that got worse: {steps.data_dir}/report.md")
+    return steps.finish(f"look at the plot and the problems that got worse: {from_here(steps.data_dir)}/report.md")

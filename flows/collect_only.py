@@ -18,7 +18,7 @@ from prefect import flow
 
 from flows.preflight import check_collecting
 from flows.schedule import with_scheduled_batch
-from flows.steps import Steps
+from flows.steps import Steps, from_here
 from tasks.evaluation.report import RunReport
 
 DEFAULTS = RunConfig()
@@ -30,8 +30,8 @@ def collect_only(config: RunConfig = DEFAULTS) -> RunReport:
     config = with_scheduled_batch(config)
     check_collecting(config)
     steps = Steps("collect only", config)
-    dataset = steps.collect()
+    data = from_here(steps.collect().path)
     return steps.finish(
-        f"look at the data: head -1 {dataset.path}",
-        f"train on it: python -m flows.train_only --env.name {config.env.name} --train.data_path {dataset.path}",
+        f"look at the data: head -1 {data}",
+        f"train on it: python -m flows.train_only --env.name {config.env.name} --train.data_path {data}",
     )

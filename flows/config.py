@@ -53,7 +53,9 @@ class RunConfig(BaseModel):
         try:
             options = env_class.Options.model_validate(env.options)
         except ValidationError as error:
-            raise ValueError(f"env.options of {env.name}: {error_lines(error, prefix='env.options.')[0]}") from error
+            known = ", ".join(env_class.Options.model_fields) or "none"
+            line = error_lines(error, prefix="env.options.")[0].partition(";")[0]
+            raise ValueError(f"{line}; the options of {env.name}: {known}") from error
         return env.model_copy(update={"options": options.model_dump(mode="json")})
 
     @property
@@ -119,8 +121,8 @@ def known_keys(config_class: type[BaseModel] = RunConfig, prefix: str = "") -> d
 
 def unknown_key(key: str, flag: str = "") -> str:
     """What to say of a key that is not there: it names the nearest one that is. `flag` is what stands before keys."""
-    keys = known_keys()
-    by_last_part = {known.rpartition(".")[2]: known for known in keys}
+    keys = [*known_keys(), *RunConfig.model_fields]
+    by_last_part = {known.rpartition(".")[2]: known for known in reversed(keys)}
     near = difflib.get_close_matches(key, keys, n=1) or [
         by_last_part[part] for part in difflib.get_close_matches(key.rpartition(".")[2], by_last_part, n=1)
     ]

@@ -20,7 +20,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 from prefect import flow
 
 from flows.preflight import check_adapter, check_evaluating
-from flows.steps import Steps
+from flows.steps import Steps, from_here
 from tasks.evaluation.report import RunReport
 from tasks.rollout.artifact import Ref, content_hash
 
@@ -34,4 +34,4 @@ def evaluate_only(config: RunConfig = DEFAULTS) -> RunReport:
     check_evaluating(config)
     steps = Steps("evaluate only", config)
     steps.compare(Ref(path=folder, sha256=content_hash(folder)))
-    return steps.finish(f"the report: {steps.data_dir}/report.md")
+    return steps.finish(f"look at the problems that got worse: {from_here(steps.data_dir)}/report.md")

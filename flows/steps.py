@@ -105,4 +105,10 @@ class Steps:
         return result
 
     def _note(self, files: dict[str, Path] | None = None, **facts: Any) -> None:
-        self.summary = replace(self.summary, files={**self.summary.files, **(files or {})}, **facts)
+        shown = {what: from_here(path) for what, path in (files or {}).items()}
+        self.summary = replace(self.summary, files={**self.summary.files, **shown}, **facts)
+
+
+def from_here(path: Path) -> Path:
+    """The path as a user of this working directory would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -20,7 +20,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 from prefect import flow
 
 from flows.preflight import check_evaluating, check_training
-from flows.steps import Steps
+from flows.steps import Steps, from_here
 from tasks.dataset.files import find_data_files
 from tasks.evaluation.report import RunReport
 
@@ -36,4 +36,4 @@ def train_only(config: RunConfig = DEFAULTS) -> RunReport:
     steps = Steps("train only", config)
     adapter = steps.train([path.absolute() for path in data])
     steps.compare(adapter)
-    return steps.finish(f"the report: {steps.data_dir}/report.md")
+    return steps.finish(f"look at the problems that got worse: {from_here(steps.data_dir)}/report.md")

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from envs.grading import GradingError
+from envs.sandbox.base import SandboxError
 
 MAX_WORKERS = 2
 MAX_ANSWER_CHARS = 1000
@@ -60,7 +60,7 @@ def is_equivalent(answer: str, gold: str, timeout_s: float = 5.0) -> bool:
     `timeout_s` to judge, is not equivalent.
 
     Raises:
-        GradingError: no worker could be started, or it was killed twice by something else than the answer.
+        SandboxError: no worker could be started, or it was killed twice by something else than the answer.
     """
     answer, gold = _tidy(answer), _tidy(gold)
     if not (_is_readable(answer) and _is_readable(gold)):
@@ -119,7 +119,7 @@ class _Worker:
 
     def wait_until_ready(self) -> None:
         if self._read_line(START_TIMEOUT_S) is None:
-            raise GradingError(f"the math worker did not start within {START_TIMEOUT_S:.0f} s")
+            raise SandboxError(f"the math worker did not start within {START_TIMEOUT_S:.0f} s")
 
     def ask(self, answer: str, gold: str, timeout_s: float) -> bool | None:
         """The worker's verdict, or None if it takes too long; then the worker is of no more use."""
@@ -174,7 +174,7 @@ class _Pool:
             except _WorkerDied as death:
                 if death.code in _CRASHES:  # the same answer crashed two of them
                     return False
-                raise GradingError(
+                raise SandboxError(
                     f"the math worker ended twice with code {death.code} (-9: killed, perhaps out of memory); "
                     "run the command again when the machine has memory free"
                 ) from death
@@ -205,14 +205,14 @@ class _Pool:
         try:
             worker = _Worker()
         except OSError as error:
-            raise GradingError(f"the math worker cannot be started: {error}") from error
+            raise SandboxError(f"the math worker cannot be started: {error}") from error
         self._all.add(worker)
         try:
             worker.wait_until_ready()
         except BaseException as error:
             self._discard(worker)
             if isinstance(error, _WorkerDied):
-                raise GradingError(
+                raise SandboxError(
                     f"the math worker ended with code {error.code} before it was ready; "
                     f"is math-verify installed? Try: {sys.executable} -c 'import math_verify'"
                 ) from error

@@ -31,6 +31,8 @@ class CodeProblem(Problem):
     """Tests that decide. They never reach a prompt."""
     reference: str
     """Source that passes all tests."""
+    gold_tests: tuple[StdioTest | CallTest, ...] = ()
+    """Right tests, as a good tester would write them."""
     prelude: str = ""
     """Source that goes before every answer, such as the imports that HumanEval's signatures need."""
 
@@ -128,6 +130,9 @@ RETURN = (
 )
 
 
+GOLD_TEST_INPUTS = ([2, -3, 5], [8, -6, 15, 8])
+
+
 @dataclass(frozen=True)
 class Task:
     """What is to be computed from a list of integers: keep some, change each, reduce to a number or a list."""
@@ -199,6 +204,7 @@ def _pose(task: Task, rng: random.Random) -> CodeProblem | None:
         public_tests=tuple(tests[:2]),
         hidden_tests=tuple(tests[2:]),
         reference=_source(task.expression, is_program, task.gives_list),
+        gold_tests=tuple(_test(numbers, compute(numbers), is_program) for numbers in GOLD_TEST_INPUTS),
     )
 
 

@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -40,7 +41,7 @@ OPEN_FILES = 64
 
 
 class SubprocessSandbox:
-    """See `envs.sandbox.base.Sandbox`. Holds no state between runs; any number of threads may use it at once."""
+    """See `envs.sandbox.base.Sandbox`. Any number of threads may use it; as many runs as cores go on at once."""
 
     tier = "subprocess"
 
@@ -53,6 +54,8 @@ class SubprocessSandbox:
         self._wall_s = max(3 * config.cpu_s, config.cpu_s + 5)
         self._output_bytes = config.output_kb << 10
         self._limits = _rlimits(config)
+        # More guests at once than cores would let the wall clock end programs that are within their CPU time.
+        self._free_cores = threading.BoundedSemaphore(max(2, len(os.sched_getaffinity(0))))
 
     def run(self, source: str, stdin: str = "") -> Run:
         """Run a whole program. See `Sandbox.run`."""
@@ -86,7 +89,8 @@ class SubprocessSandbox:
                     )
                 )
                 folder = stack.enter_context(_scratch_folder())
-                ended = self._play_out(files, folder)
+                with self._free_cores:
+                    ended = self._play_out(files, folder)
                 return self._judge(ended, files), _read_start(files.results, self._output_bytes)
         except OSError as error:
             raise SandboxError(f"the sandbox could not run a program: {error}") from error

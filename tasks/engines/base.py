@@ -26,7 +26,7 @@ class ModelConfig(BaseModel):
 
     path: str = Field(
         "Qwen/Qwen3-1.7B",
-        description="A folder with a Hugging Face model, a hub name, or `starter` for the tiny policy that is included.",
+        description="A folder with a Hugging Face model, a hub name, or `starter` for the tiny included policy.",
     )
     trust_remote_code: bool = Field(False, description="Let the model's repository run its own Python code here.")
 

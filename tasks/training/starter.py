@@ -38,7 +38,7 @@ SEATINGS = {
 VOCABULARY = 1024
 PEAK_LEARNING_RATE = 3e-3
 STEPS_BETWEEN_CHECKS = 500
-SET_ASIDE = 100
+SET_ASIDE = 64
 """Starter problems of each env that are not trained on, to decide when to stop."""
 
 CHAT_TEMPLATE = (
@@ -157,6 +157,16 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     )
 
 
+def new_optimizers(model: Qwen3ForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon (https://kellerjordan.github.io/posts/muon) for the matrices, AdamW for embeddings and norms."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if all(p is not matrix for matrix in matrices)]
+    return [
+        torch.optim.Muon(matrices, lr=PEAK_LEARNING_RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05),
+    ]
+
+
 @dataclass(frozen=True)
 class Row:
     """An example as token ids; `start` is where the reply begins, which alone is trained on."""
@@ -250,16 +260,17 @@ def train_starter(out: Path, seed: int, target: float, max_minutes: float, later
     model = new_model(tokenizer)
     tokens = sum(len(row.ids) for row in rows)
     print(f"{len(rows):,} examples, {tokens:,} tokens, {model.num_parameters():,} parameters", flush=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)
+    optimizers = new_optimizers(model)
     began = time.monotonic()
     for steps, batch in enumerate(batches(rows, batch_size, rng), 1):
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = PEAK_LEARNING_RATE * min(1.0, steps / 100) / max(1.0, steps / 1500) ** 0.5
         loss = loss_of(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         minutes = (time.monotonic() - began) / 60
         if steps % 50 == 0:
             print(f"step {steps}  loss {loss.item():.3f}  {minutes:.1f} min", flush=True)

@@ -92,5 +92,5 @@ def test_a_dotted_path_to_something_else_is_refused() -> None:
 
 
 def test_roles_that_an_env_does_not_have_are_refused_with_those_it_has() -> None:
-    with pytest.raises(ValueError, match="it takes .*math_single_agent"):
+    with pytest.raises(ValueError, match=r"it takes .*math_single_agent"):
         load_env_class("math_env").seats_for(EnvConfig(name="math_env", roles=("poet",)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from envs.base import Ask, EnvConfig
 from envs.math_env import MathEnv
 from envs.problems.math_problems import MathProblem
@@ -86,3 +88,15 @@ def test_gold_replies_match_what_each_role_is_asked_for() -> None:
     env = MathEnv(PROBLEM, EnvConfig(name="math_env"), open_sandbox(SandboxConfig()))
     assert env.gold(Ask("tool_generator", [], 0)) == "```python\nprint(40 + 45)\n```"
     assert env.gold(Ask("reasoning_generator", [], 0)).endswith("\\boxed{85}")
+
+
+@pytest.mark.parametrize("boxed", ["40 + 45", r"17 \\times 5", "100-15", "170/2", "5 * 17", "9^2 + 4"])
+def test_a_box_around_a_computation_is_no_answer(boxed: str) -> None:
+    env, _ = play(("math_single_agent",), [[f"\\boxed{{{boxed}}}"]])
+    assert env.success is False
+
+
+@pytest.mark.parametrize("boxed", ["85", "85.0", r"\frac{170}{2}", "$85$", r"85\,"])
+def test_a_worked_out_answer_counts_in_any_form(boxed: str) -> None:
+    env, _ = play(("math_single_agent",), [[f"\\boxed{{{boxed}}}"]])
+    assert env.success is True

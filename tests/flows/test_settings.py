@@ -1,0 +1,124 @@
+"""The command line and the config file: what stands above what, and what is said of mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.config import QuickTestConfig, RunConfig, known_keys
+from flows.settings import ConfigError, read_config
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read_config(RunConfig, arguments)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_flags_stand_above_the_file_and_the_file_above_the_flow_and_the_flow_above_the_classes(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("collect: {num_episodes: 30, seed: 3}\n")
+    arguments = ["--config", str(file), "--collect.num_episodes", "40"]
+    config = read_config(QuickTestConfig, arguments)
+    assert config.collect.num_episodes == 40
+    assert config.collect.seed == 3
+    assert config.train.num_train_epochs == 1
+    assert config.train.lora_r == 64
+    assert read_config(RunConfig, arguments).train.num_train_epochs == 3
+
+
+def test_the_old_parameters_keep_their_names_and_defaults() -> None:
+    config = RunConfig()
+    assert config.model.path == "Qwen/Qwen3-1.7B"
+    assert (config.collect.num_episodes, config.collect.only_success, config.collect.collect_mode) == (100, True, "env")
+    train = config.train
+    assert (train.num_train_epochs, train.per_device_train_batch_size, train.gradient_accumulation_steps) == (3, 2, 8)
+    assert (train.learning_rate, train.use_lora, train.lora_r, train.lora_alpha) == (5e-5, True, 64, 16)
+    assert (config.env.max_turns, config.data_dir, config.output_dir) == (
+        3,
+        Path("sft_data_code"),
+        Path("sft_model_code"),
+    )
+
+
+def test_folders_are_named_after_the_env() -> None:
+    config = read_config(RunConfig, ["--env.name", "math_env", "--train.output_dir", "m"])
+    assert (config.data_dir, config.output_dir) == (Path("sft_data_math"), Path("m"))
+
+
+def test_values_of_every_kind_are_read_from_flags() -> None:
+    line = (
+        "--env.name code_env --env.roles code_generator,test_generator --collect.only_success false --collect.batch null "
+        "--collect.agent_ratios.code_generator 0.7 --train.data_path a.jsonl,b.jsonl --train.learning_rate=3e-4"
+    )
+    config = read_config(RunConfig, line.split())
+    assert config.env.roles == ("code_generator", "test_generator")
+    assert config.collect.only_success is False
+    assert config.collect.batch is None
+    assert config.collect.agent_ratios == {"code_generator": 0.7}
+    assert config.train.data_path == ["a.jsonl", "b.jsonl"]
+    assert config.train.learning_rate == 3e-4
+
+
+def test_a_saved_config_reads_back_as_the_same_run(tmp_path: Path) -> None:
+    config = read_config(RunConfig, ["--env.name", "math_env", "--collect.top_p", "0.9"])
+    config.save(tmp_path / "saved.yaml")
+    again = read_config(RunConfig, ["--config", str(tmp_path / "saved.yaml")])
+    assert again.resolved() == config.resolved()
+    assert again.data_dir == config.data_dir
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--collect.num_episode 5", "unknown flag --collect.num_episode; did you mean --collect.num_episodes?"),
+        ("--num_episodes 5", "did you mean --collect.num_episodes?"),
+        ("--collect.num_episodes 0", "collect.num_episodes: found '0', but it should be greater than or equal to 1"),
+        ("--collect.num_episodes many", "collect.num_episodes: found 'many', but it should be a valid integer"),
+        ("--collect.collect_mode all", "'env' or 'agent'"),
+        ("--collect.only_success", "--collect.only_success: expected one argument"),
+        ("--env.name mth_env", "no environment 'mth_env'. Did you mean math_env? Known: code_env, math_env"),
+        ("--env.roles nobody", "env.roles: code_env cannot be played by ['nobody']"),
+        ("--env.options.colour red", "unknown key env.options.colour"),
+        ("--config nowhere.yaml", "no file nowhere.yaml"),
+        ("500", "unrecognized arguments: 500"),
+    ],
+)
+def test_a_wrong_flag_is_told_in_one_line(line: str, said: str) -> None:
+    assert said in refusal(*line.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("collect:\n  num_episodes: [1\nenv: {}\n", "run.yaml:3: not YAML"),
+        ("collect: {num_episode: 1}\n", "unknown key collect.num_episode; did you mean collect.num_episodes?"),
+        ("colect: {num_episodes: 1}\n", "unknown key colect; did you mean collect?"),
+        ("- collect\n", "found a list; wanted sections"),
+        ("train: {learning_rate: 5}\n", "train.learning_rate: found 5, but it should be less than or equal to 1"),
+    ],
+)
+def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    assert said in refusal("--config", str(file))
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(RunConfig, ["--collect.seed", "-1", "--train.lora_r", "0"])
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_every_key_is_described() -> None:
+    assert all(field.description for field in known_keys().values())
+
+
+@pytest.mark.parametrize("file", sorted(Path(__file__).parents[2].glob("deployments/configs/*.yaml")), ids=str)
+def test_every_config_file_of_the_project_is_read(file: Path) -> None:
+    read_config(RunConfig, ["--config", str(file)])
+    assert yaml.safe_load(file.read_text())

@@ -1,0 +1,49 @@
+"""The rooms and the arrows between them: deployments -> flows -> tasks/*.py -> tasks/<folder>/ -> envs."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CLIENTS = {"aiohttp", "httpx", "requests", "openai", "urllib3"}
+HEAVY = {"torch", "transformers", "trl", "peft", "vllm"}
+
+FORBIDDEN = {
+    "envs": {"tasks", "flows", "deployments", "prefect"} | HEAVY | CLIENTS,
+    "tasks/engines": {"envs", "flows", "deployments", "prefect"},
+    "tasks/rollout": {"flows", "deployments", "prefect"} | HEAVY,
+    "tasks/dataset": {"flows", "deployments", "prefect"} | HEAVY,
+    "tasks/training": {"flows", "deployments", "prefect"},
+    "tasks/evaluation": {"flows", "deployments", "prefect"} | HEAVY,
+    "tasks": {"flows", "deployments"},
+    "flows": {"deployments"} | HEAVY,
+}
+"""What no module under a folder may import, wherever in its code."""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Top-level packages that a module imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} imports relatively, which this test does not follow"
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_no_module_imports_what_its_room_may_not(folder: str) -> None:
+    modules = sorted((ROOT / folder).rglob("*.py"))
+    assert modules
+    wrong = {str(m.relative_to(ROOT)): found for m in modules if (found := FORBIDDEN[folder] & set(imports(m)))}
+    assert not wrong
+
+
+def test_files_in_tasks_are_the_only_ones_in_tasks_that_know_prefect() -> None:
+    knowing = {m.relative_to(ROOT) for m in (ROOT / "tasks").rglob("*.py") if "prefect" in imports(m)}
+    assert knowing
+    assert all(len(module.parts) == 2 for module in knowing)
