@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class GradingError(RuntimeError):
-    """An answer could not be judged, by no fault of the answer. Never a reward of 0: it stops the run."""
+    """A problem's own tests are broken, so no answer to it can be judged. An error, not a reward of 0."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import copy
 import json
 import random
 import time
@@ -29,6 +30,11 @@ from envs.base import Env, EnvConfig, Message, Problem
 from envs.sandbox import open_sandbox
 from envs.sandbox.base import Sandbox, SandboxConfig
 from tasks.engines.base import EngineConfig, ModelConfig
+from tasks.engines.chat_tokens import encode, prompt_token_ids
+from tasks.engines.in_process import InProcessEngine
+from tasks.rollout.config import CollectConfig
+from tasks.rollout.plan import make_plan
+from tasks.rollout.play import play_episode
 
 FOLDER = Path(__file__).with_name("starter_policy")
 SEATINGS = {
@@ -41,9 +47,10 @@ STEPS_BETWEEN_CHECKS = 500
 SET_ASIDE = 64
 """Starter problems of each env that are not trained on, to decide when to stop."""
 
+END_OF_TURN = "<|im_end|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
-    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}" + END_OF_TURN + "\n"
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -71,7 +78,7 @@ def later_turn_examples(
     """What roles are asked after a wrong reply: whole episodes, other problems' right replies being the wrong ones."""
     jobs = [(roles, p, random.Random(rng.random())) for roles in SEATINGS[env_name] for p in problems]
     with ThreadPoolExecutor(2) as pool:
-        for examples in pool.map(lambda job: _later_turns(env_name, *job[:2], problems, sandbox, job[2]), jobs):
+        for examples in pool.map(lambda job: _later_turns(env_name, job[0], job[1], problems, sandbox, job[2]), jobs):
             yield from examples
 
 
@@ -118,7 +125,7 @@ def train_tokenizer(examples: Sequence[Example]) -> PreTrainedTokenizerFast:
         [pre_tokenizers.Split(Regex(r"\d"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    special = ["<|endoftext|>", "<|im_start|>", END_OF_TURN]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=special,
@@ -127,9 +134,9 @@ def train_tokenizer(examples: Sequence[Example]) -> PreTrainedTokenizerFast:
     )
     texts = (text for e in examples for text in (e.messages[-1]["content"], e.reply, "user\nassistant\nsystem\n"))
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
+        eos_token=END_OF_TURN,
         pad_token="<|endoftext|>",
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
@@ -139,22 +146,21 @@ def train_tokenizer(examples: Sequence[Example]) -> PreTrainedTokenizerFast:
 
 def new_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     """An untrained Qwen3 of about 1.8 M parameters."""
-    return Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=len(tokenizer),
-            hidden_size=192,
-            intermediate_size=512,
-            num_hidden_layers=4,
-            num_attention_heads=6,
-            num_key_value_heads=2,
-            head_dim=32,
-            max_position_embeddings=2048,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
+    return Qwen3ForCausalLM(config)  # type: ignore[no-untyped-call]
 
 
 def new_optimizers(model: Qwen3ForCausalLM) -> list[torch.optim.Optimizer]:
@@ -179,9 +185,8 @@ class Row:
 def tokenise(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> list[Row]:
     rows = []
     for example in examples:
-        text = tokenizer.apply_chat_template(example.messages, tokenize=False, add_generation_prompt=True)
-        prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
-        reply = tokenizer(example.reply + "<|im_end|>", add_special_tokens=False)["input_ids"]
+        prompt = prompt_token_ids(tokenizer, example.messages)
+        reply = encode(tokenizer, example.reply + END_OF_TURN)
         rows.append(Row(example.env_name, prompt + reply, len(prompt)))
     return rows
 
@@ -199,7 +204,7 @@ def batches(rows: Sequence[Row], size: int, rng: random.Random) -> Iterator[list
 def loss_of(model: Qwen3ForCausalLM, batch: Sequence[Row]) -> torch.Tensor:
     """Mean cross-entropy of the reply tokens, the end of the turn included."""
     longest = max(len(row.ids) for row in batch)
-    pad: int = model.config.pad_token_id
+    pad = model.config.pad_token_id or 0
     ids = torch.tensor([row.ids + [pad] * (longest - len(row.ids)) for row in batch])
     trained = torch.zeros_like(ids, dtype=torch.bool)
     for index, row in enumerate(batch):
@@ -211,10 +216,6 @@ def loss_of(model: Qwen3ForCausalLM, batch: Sequence[Row]) -> torch.Tensor:
 
 def success_rates(folder: Path, problems: dict[str, Sequence[Problem]], sandbox: Sandbox) -> dict[str, float]:
     """Share of the problems that the model in `folder` solves at temperature 1, per env and set of roles."""
-    from tasks.engines.in_process import InProcessEngine
-    from tasks.rollout.config import CollectConfig
-    from tasks.rollout.plan import make_plan
-    from tasks.rollout.play import play_episode
 
     async def play_all() -> dict[str, float]:
         engine = InProcessEngine(ModelConfig(path=str(folder)), EngineConfig(max_concurrency=128), {})
@@ -266,7 +267,7 @@ def train_starter(out: Path, seed: int, target: float, max_minutes: float, later
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = PEAK_LEARNING_RATE * min(1.0, steps / 100) / max(1.0, steps / 1500) ** 0.5
         loss = loss_of(model, batch)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -284,9 +285,9 @@ def train_starter(out: Path, seed: int, target: float, max_minutes: float, later
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write the policy's folder, its weights in bfloat16."""
-    import copy
-
-    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    smaller = copy.deepcopy(model)
+    smaller.bfloat16()
+    smaller.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
