@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC
 from typing import TypeVar
 
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from flows.config import RunConfig
@@ -15,8 +16,14 @@ Config = TypeVar("Config", bound=RunConfig)
 def with_scheduled_batch(config: Config) -> Config:
     """The config with `collect.batch` named after the scheduled time, if a schedule made this run and it has none."""
     context = FlowRunContext.get()
-    run = context.flow_run if context else None
-    if config.collect.batch is not None or run is None or not run.auto_scheduled or run.expected_start_time is None:
+    batch = scheduled_batch(context.flow_run) if context and context.flow_run else None
+    if batch is None or config.collect.batch is not None:
         return config
-    batch = f"{run.expected_start_time.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
     return config.model_copy(update={"collect": config.collect.model_copy(update={"batch": batch})})
+
+
+def scheduled_batch(run: FlowRun) -> str | None:
+    """When a run was to start, which a retry does not change; None if no schedule made it."""
+    if not run.auto_scheduled or run.expected_start_time is None:
+        return None
+    return f"{run.expected_start_time.astimezone(UTC):%Y-%m-%dT%H:%MZ}"

@@ -11,7 +11,7 @@ from envs.base import Problem, Split
 from envs.problems.files import Row, load_problems
 from envs.problems.splits import select_split, split_of_builtin
 
-SPLIT_SIZES: dict[Split, int] = {"starter": 12_000, "train": 4_000, "heldout": 1_000}
+SPLIT_SIZES: dict[Split, int] = {"starter": 9_000, "train": 4_000, "heldout": 1_000}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,19 +117,19 @@ def _loss(rng: random.Random, low: int, high: int, level: int) -> Sum:
 
 
 def _gain_loss(rng: random.Random) -> Sum:
-    a, b = rng.randint(5, 40), rng.randint(5, 30)
+    a, b = rng.randint(5, 50), rng.randint(5, 40)
     c = rng.randint(2, min(a + b - 1, 30))
     steps = (f"{a} + {b} = {a + b}", f"{a + b} - {c} = {a + b - c}")
     return Sum(3, f"{a} + {b} - {c}", steps, a + b - c, (a, b, c), GAIN_LOSS)
 
 
 def _times(rng: random.Random) -> Sum:
-    a, b = rng.randint(2, 9), rng.randint(2, 12)
+    a, b = rng.randint(2, 12), rng.randint(2, 12)
     return Sum(3, f"{a} * {b}", (f"{a} * {b} = {a * b}",), a * b, (a, b), TIMES)
 
 
 def _times_gain(rng: random.Random) -> Sum:
-    a, b, c = rng.randint(2, 9), rng.randint(2, 12), rng.randint(2, 30)
+    a, b, c = rng.randint(2, 9), rng.randint(2, 9), rng.randint(2, 30)
     steps = (f"{a} * {b} = {a * b}", f"{a * b} + {c} = {a * b + c}")
     return Sum(4, f"{a} * {b} + {c}", steps, a * b + c, (a, b, c), TIMES_GAIN)
 
@@ -141,10 +141,10 @@ def _times_times(rng: random.Random) -> Sum:
 
 
 KINDS: tuple[Callable[[random.Random], Sum], ...] = (
-    lambda rng: _gain(rng, 1, 30, 1),
-    lambda rng: _loss(rng, 1, 30, 1),
-    lambda rng: _gain(rng, 20, 99, 2),
-    lambda rng: _loss(rng, 20, 99, 2),
+    lambda rng: _gain(rng, 1, 20, 1),
+    lambda rng: _loss(rng, 1, 20, 1),
+    lambda rng: _gain(rng, 10, 60, 2),
+    lambda rng: _loss(rng, 10, 60, 2),
     _gain_loss,
     _times,
     _times_gain,

@@ -41,6 +41,8 @@ SEATINGS = {
     "math_env": (("math_single_agent",), ("reasoning_generator", "tool_generator")),
     "code_env": (("code_single_agent",), ("code_generator", "test_generator")),
 }
+ONE_IN = {"tool_generator": 4, "test_generator": 2}
+"""Roles that are learnt sooner than others see every n-th problem only."""
 VOCABULARY = 1024
 PEAK_LEARNING_RATE = 3e-3
 STEPS_BETWEEN_CHECKS = 500
@@ -67,9 +69,11 @@ class Example:
 
 def first_turn_examples(env_name: str, problems: Sequence[Problem], sandbox: Sandbox) -> Iterator[Example]:
     """What the partners are asked first, which is also what a single agent is asked. Nothing is run for it."""
-    for problem in problems:
+    for index, problem in enumerate(problems):
         env = _open_env(env_name, SEATINGS[env_name][-1], problem, sandbox)
-        yield from (Example(env_name, ask.messages, env.gold(ask)) for ask in next(env.play()))
+        for ask in next(env.play()):
+            if index % ONE_IN.get(ask.role, 1) == 0:
+                yield Example(env_name, ask.messages, env.gold(ask))
 
 
 def later_turn_examples(

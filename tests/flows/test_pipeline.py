@@ -1,0 +1,147 @@
+"""Flows on a real Prefect server, with a scripted engine and a tiny model: what is cached, and what is played again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.collect_and_train import collect_and_train
+from flows.collect_only import collect_only
+from flows.evaluate_only import evaluate_only
+from flows.train_only import train_only
+from tasks.dataset.checks import NothingToTrainOnError
+from tasks.training.launch import TrainingError, TrainingRefusedError
+
+MODEL_FILES = {
+    "config.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "training_args.bin",
+}
+
+
+def data_files(folder: Path) -> list[Path]:
+    return [p for p in folder.glob("sft_data_*.jsonl") if not p.name.endswith("_rejected.jsonl")]
+
+
+def test_collecting_writes_data_stats_rejects_config_and_report(run_folder: Path, make_config: Any) -> None:
+    report = collect_only(make_config())
+    assert (report.requested, report.finished, report.errored) == (12, 12, 0)
+    (data,) = data_files(run_folder / "sft_data_math")
+    assert len(data.read_text().splitlines()) == report.kept == 12
+    for ending in ("_stats.json", "_rejected.jsonl", "_config.yaml"):
+        assert data.with_name(data.stem + ending).exists()
+    assert (run_folder / "sft_data_math" / "report.md").exists()
+
+
+def test_a_failed_training_is_repeated_without_collecting_again(
+    run_folder: Path, make_config: Any, played: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("tasks.training.launch.sys.executable", "/bin/false")
+        with pytest.raises(TrainingError):
+            collect_and_train(make_config())
+    assert not (run_folder / "sft_model_math").exists()
+    assert len(played) == 12
+    report = collect_and_train(make_config())
+    assert len(played) == 12
+    assert report.cached == ("collect", "validate")
+    assert {p.name for p in (run_folder / "sft_model_math").iterdir()} >= MODEL_FILES
+
+
+def test_what_does_not_change_an_episode_plays_none_again(
+    run_folder: Path, make_config: Any, played: list[Any]
+) -> None:
+    collect_only(make_config())
+    for sections in (
+        {"collect": {"only_success": False, "keep_truncated": True}},
+        {"train": {"learning_rate": 1e-3}},
+        {"engine": {"max_concurrency": 3}},
+        {"collect": {"data_dir": str(run_folder / "elsewhere")}},
+        {"train": {"output_dir": str(run_folder / "model")}},
+    ):
+        assert "collect" in collect_only(make_config(**sections)).cached
+    assert len(played) == 12
+    assert data_files(run_folder / "elsewhere")
+    assert list((run_folder / "elsewhere" / ".episodes").iterdir())
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"collect": {"temperature": 0.5}},
+        {"collect": {"batch": "tuesday"}},
+        {"env": {"roles": ["reasoning_generator"]}},
+        {"sandbox": {"memory_mb": 300}},
+        {"engine": {"script": "guessing:reply_again"}},
+    ],
+)
+def test_what_changes_an_episode_plays_all_again(
+    run_folder: Path, make_config: Any, played: list[Any], sections: dict[str, Any]
+) -> None:
+    collect_only(make_config())
+    assert not collect_only(make_config(**sections)).cached
+    assert len(played) == 24
+
+
+def test_more_episodes_play_only_the_difference(run_folder: Path, make_config: Any, played: list[Any]) -> None:
+    collect_only(make_config())
+    collect_only(make_config(collect={"num_episodes": 15}))
+    assert len(played) == 15
+
+
+def test_a_journal_that_is_gone_is_played_again(run_folder: Path, make_config: Any, played: list[Any]) -> None:
+    collect_only(make_config())
+    shutil.rmtree(run_folder / "sft_data_math")
+    assert not collect_only(make_config()).cached
+    assert len(played) == 24
+
+
+def test_a_data_file_that_is_gone_is_made_from_the_journal(
+    run_folder: Path, make_config: Any, played: list[Any]
+) -> None:
+    collect_only(make_config())
+    (data,) = data_files(run_folder / "sft_data_math")
+    data.unlink()
+    assert collect_only(make_config()).cached == ("collect",)
+    assert len(played) == 12
+
+
+def test_a_trained_model_is_compared_and_the_base_is_played_once(
+    run_folder: Path, make_config: Any, played: list[Any]
+) -> None:
+    collect_only(make_config())
+    played.clear()
+    evaluate = {"num_problems": 5}
+    report = train_only(make_config(evaluate=evaluate))
+    assert report.comparison is not None
+    assert report.comparison.overall.problems == 5
+    assert len(played) == 10
+    again = evaluate_only(make_config(evaluate=evaluate))
+    assert len(played) == 10
+    assert again.cached == ("evaluate", "evaluate")
+    assert (run_folder / "sft_data_math" / "before_after.png").exists()
+
+
+def test_nothing_to_train_on_says_what_to_try_and_writes_no_data_file(run_folder: Path, make_config: Any) -> None:
+    nothing = {"agent_ratios": {"math_single_agent": 0.0}}
+    with pytest.raises(NothingToTrainOnError, match="0 of 12"):
+        collect_only(make_config(collect={"only_success": True, "num_episodes": 12, **nothing}))
+    assert not data_files(run_folder / "sft_data_math")
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_collecting(
+    run_folder: Path, make_config: Any, played: list[Any]
+) -> None:
+    with pytest.raises(TrainingRefusedError, match=r"train\.output_dir"):
+        collect_and_train(make_config(train={"output_dir": "/proc/nope"}))
+    (run_folder / "file").write_text("")
+    with pytest.raises(ValueError, match=r"collect\.data_dir"):
+        collect_and_train(make_config(collect={"data_dir": str(run_folder / "file")}))
+    assert not played
