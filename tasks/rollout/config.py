@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,13 @@ class CollectConfig(BaseModel):
     agent_ratios: dict[str, float] | None = Field(
         None, description="Share of the kept turns per agent, e.g. code_generator: 0.7; the surplus is dropped."
     )
+
+    @property
+    def sampling_seed(self) -> int:
+        """Seed of the replies: another batch draws other ones, else each night would repeat the first."""
+        if self.batch is None:
+            return self.seed
+        return int.from_bytes(hashlib.sha256(f"{self.seed} {self.batch}".encode()).digest()[:6], "big")
 
     def sampling(self) -> Sampling:
         """How replies are drawn, for the engine."""

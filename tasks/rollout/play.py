@@ -344,7 +344,7 @@ async def _answer_all(asks: Sequence[Ask], key: EpisodeKey, stage: _Stage) -> li
 
 async def _answer(ask: Ask, key: EpisodeKey, stage: _Stage) -> _Exchange:
     messages: list[Message] = [{"role": m["role"], "content": m["content"]} for m in ask.messages]
-    seed = episode_seed(stage.collect.seed, key, ask.role, ask.turn_idx)
+    seed = episode_seed(stage.collect.sampling_seed, key, ask.role, ask.turn_idx)
     request = ChatRequest(messages, stage.collect.sampling(), seed, stage.adapter)
     async with stage.free:
         completion = await _generate(request, stage)

@@ -332,7 +332,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the starter policy on the built-in starter problems.")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write (default: the one that is used)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--target", type=float, default=0.4, help="stop once every env reaches this success rate")
+    parser.add_argument("--target", type=float, default=0.35, help="stop once every env reaches this success rate")
     parser.add_argument("--max-minutes", type=float, default=40)
     parser.add_argument("--start", type=Path, help="go on from the weights in this folder")
     parser.add_argument("--later", type=int, default=400, help="problems of each env whose later turns are played")

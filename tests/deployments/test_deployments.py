@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import flows  # noqa: F401  (its settings come before the first import of Prefect)
 from deployments.serve import read_deployments
 
 
-def test_every_flow_is_deployed_on_demand_and_one_collection_every_night(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_every_flow_is_deployed_on_demand_and_one_collection_every_night(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     deployed = {f"{d.flow_name}/{d.name}": d for d in read_deployments()}
     flows_on_demand = {name.partition("/")[0] for name in deployed if name.endswith("/on-demand")}

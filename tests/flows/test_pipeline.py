@@ -145,3 +145,9 @@ def test_a_folder_that_cannot_be_written_is_found_before_collecting(
     with pytest.raises(ValueError, match=r"collect\.data_dir"):
         collect_and_train(make_config(collect={"data_dir": str(run_folder / "file")}))
     assert not played
+
+
+def test_another_batch_draws_other_replies(run_folder: Path, make_config: Any, played: list[Any]) -> None:
+    collect_only(make_config(collect={"batch": "monday"}))
+    collect_only(make_config(collect={"batch": "tuesday"}))
+    assert not {request.seed for request in played[:12]} & {request.seed for request in played[12:]}

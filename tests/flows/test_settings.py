@@ -52,7 +52,8 @@ def test_folders_are_named_after_the_env() -> None:
 
 def test_values_of_every_kind_are_read_from_flags() -> None:
     line = (
-        "--env.name code_env --env.roles code_generator,test_generator --collect.only_success false --collect.batch null "
+        "--env.name code_env --env.roles code_generator,test_generator --collect.only_success false "
+        "--collect.batch null "
         "--collect.agent_ratios.code_generator 0.7 --train.data_path a.jsonl,b.jsonl --train.learning_rate=3e-4"
     )
     config = read_config(RunConfig, line.split())
