@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import shlex
 import sys
@@ -40,6 +39,7 @@ def run_command(module: str, config_class: type[RunConfig], about: str | None, e
         config = read_config(config_class, sys.argv[1:])
         _keep_prefect_quiet()
         flow = getattr(importlib.import_module(module), module.rpartition(".")[2])
+        importlib.import_module("flows.own_server").start_own_server()
         flow(config)
     except KeyboardInterrupt:
         _say(f"Interrupted. Finished work is kept; to resume: {shlex.join([*command.split(), *sys.argv[1:]])}")
@@ -56,8 +56,8 @@ def run_command(module: str, config_class: type[RunConfig], about: str | None, e
 def _keep_prefect_quiet() -> None:
     """Prefect's log of a failed run is a traceback; here the last line of the program tells it instead."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    for name in ("prefect.flow_runs", "prefect.task_runs", "EventsWorker", "APILogWorker"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL", "CRITICAL")
 
 
 def _explain(error: Exception) -> None:

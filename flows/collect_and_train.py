@@ -19,6 +19,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 from prefect import flow
 
+from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_collecting, check_evaluating, check_training
 from flows.schedule import with_scheduled_batch
 from flows.steps import Steps, from_here
@@ -30,7 +31,7 @@ DEFAULTS = RunConfig()
 @flow(name="collect-and-train", flow_run_name="{config.env.name}: collect and train")
 def collect_and_train(config: RunConfig = DEFAULTS) -> RunReport:
     """Collect, validate, compute stats, train, evaluate, report."""
-    config = with_scheduled_batch(config)
+    config = with_model_at_hand(with_scheduled_batch(config))
     check_training(config)
     check_collecting(config)
     check_evaluating(config)

@@ -14,8 +14,11 @@ if __name__ == "__main__":  # before the imports below, which take seconds
         ],
     )
 
+import shlex
+
 from prefect import flow
 
+from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_collecting
 from flows.schedule import with_scheduled_batch
 from flows.steps import Steps, from_here
@@ -27,11 +30,11 @@ DEFAULTS = RunConfig()
 @flow(name="collect-only", flow_run_name="{config.env.name}: collect {config.collect.num_episodes} episodes")
 def collect_only(config: RunConfig = DEFAULTS) -> RunReport:
     """Collect, validate, compute stats, report."""
-    config = with_scheduled_batch(config)
+    config = with_model_at_hand(with_scheduled_batch(config))
     check_collecting(config)
     steps = Steps("collect only", config)
     data = from_here(steps.collect().path)
     return steps.finish(
-        f"look at the data: head -1 {data}",
-        f"train on it: python -m flows.train_only --env.name {config.env.name} --train.data_path {data}",
+        f"look at the data: head -1 {shlex.quote(str(data))}",
+        f"train on it: {steps.command('flows.train_only', '--train.data_path', str(data))}",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -58,6 +59,14 @@ class RunConfig(BaseModel):
             raise ValueError(f"{line}; the options of {env.name}: {known}") from error
         return env.model_copy(update={"options": options.model_dump(mode="json")})
 
+    @field_validator("collect")
+    @classmethod
+    def _ratios_are_numbers(cls, collect: CollectConfig) -> CollectConfig:
+        for agent, share in (collect.agent_ratios or {}).items():
+            if not math.isfinite(share):
+                raise ValueError(f"collect.agent_ratios.{agent}: found {share}; wanted a share from 0 to 1")
+        return collect
+
     @property
     def play(self) -> PlayConfig:
         """What it takes to play episodes."""
@@ -68,12 +77,17 @@ class RunConfig(BaseModel):
     @property
     def data_dir(self) -> Path:
         """Where data files and journals go."""
-        return self.collect.data_dir or Path(f"sft_data_{self.env.short_name}")
+        return (self.collect.data_dir or self.default_data_dir).expanduser()
+
+    @property
+    def default_data_dir(self) -> Path:
+        """Where they go unless the config says otherwise."""
+        return Path(f"sft_data_{self.env.short_name}")
 
     @property
     def output_dir(self) -> Path:
         """Where the adapter goes."""
-        return self.train.output_dir or Path(f"sft_model_{self.env.short_name}")
+        return (self.train.output_dir or Path(f"sft_model_{self.env.short_name}")).expanduser()
 
     def resolved(self) -> Tree:
         """The whole tree as plain data, with the folders that were derived."""

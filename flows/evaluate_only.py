@@ -19,6 +19,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 from prefect import flow
 
+from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_adapter, check_evaluating
 from flows.steps import Steps, from_here
 from tasks.evaluation.report import RunReport
@@ -30,6 +31,7 @@ DEFAULTS = RunConfig()
 @flow(name="evaluate-only", flow_run_name="{config.env.name}: evaluate")
 def evaluate_only(config: RunConfig = DEFAULTS) -> RunReport:
     """Evaluate both, report."""
+    config = with_model_at_hand(config)
     folder = check_adapter(config)
     check_evaluating(config)
     steps = Steps("evaluate only", config)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
 
 from flows.config import RunConfig
 from tasks.dataset.select import check_agent_ratios
-from tasks.engines.model_files import resolve_model
+from tasks.engines.base import ModelConfig
+from tasks.engines.model_files import ModelNotFoundError, model_fingerprint, resolve_model
 from tasks.engines.scripted import scripted_engine
 from tasks.rollout.collection import Collection
 from tasks.training.launch import check_writable
@@ -72,13 +74,35 @@ def check_adapter(config: RunConfig) -> Path:
 
     Raises:
         FolderError: there is none.
+        ValueError: it is an adapter of another model than the config's.
     """
     folder = (config.evaluate.adapter_dir or config.output_dir).expanduser().absolute()
     if not (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise FolderError(
             f"evaluate.adapter_dir: {folder} holds no adapter_config.json; give the folder that a training wrote"
         )
+    if config.engine.kind != "scripted":
+        _check_base(folder, config.model)
     return folder
+
+
+def _check_base(folder: Path, model: ModelConfig) -> None:
+    """See that an adapter was trained on this model. A base of the same name in another place passes."""
+    try:
+        base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    except FileNotFoundError:  # a whole model
+        return
+    if not base or Path(base).name == Path(model.path).name:
+        return
+    try:
+        same = model_fingerprint(ModelConfig(path=base)) == model_fingerprint(model)
+    except ModelNotFoundError:
+        same = False
+    if not same:
+        raise ValueError(
+            f"evaluate.adapter_dir: {folder} was trained on {base}, but model.path is {model.path}; "
+            f"pass --model.path {base}"
+        )
 
 
 def check_data_folder(folder: Path) -> None:

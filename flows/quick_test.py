@@ -16,6 +16,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 from prefect import flow
 
+from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_collecting, check_evaluating, check_training
 from flows.steps import Steps
 from tasks.evaluation.report import RunReport
@@ -26,6 +27,7 @@ DEFAULTS = QuickTestConfig()
 @flow(name="quick-test", flow_run_name="{config.env.name}: quick test")
 def quick_test(config: QuickTestConfig = DEFAULTS) -> RunReport:
     """Collect, validate, compute stats, train, evaluate, report; all of it small."""
+    config = with_model_at_hand(config)
     check_training(config)
     check_collecting(config)
     check_evaluating(config)
@@ -33,6 +35,4 @@ def quick_test(config: QuickTestConfig = DEFAULTS) -> RunReport:
     dataset = steps.collect()
     adapter = steps.train([dataset.path])
     steps.compare(adapter)
-    return steps.finish(
-        f"for real: python -m flows.collect_and_train --env.name {config.env.name} --model.path {config.model.path}"
-    )
+    return steps.finish(f"for real: {steps.command('flows.collect_and_train')}")

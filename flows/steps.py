@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -35,10 +36,10 @@ class Steps:
 
     def __init__(self, flow: str, config: RunConfig) -> None:
         self.config = config
-        self.data_dir = config.data_dir.expanduser().absolute()
-        self.output_dir = config.output_dir.expanduser().absolute()
+        self.data_dir = config.data_dir.absolute()
+        self.output_dir = config.output_dir.absolute()
         self.summary = RunReport(
-            flow=flow, env=config.env.name, model=config.model.path, engine=config.engine.kind, files={}
+            flow=flow, env=config.env.name, model=config.model.path, engine=_engine_name(config), files={}
         )
 
     def collect(self) -> DatasetRef:
@@ -91,6 +92,14 @@ class Steps:
         Console().print(summary_table(self.summary))
         return self.summary
 
+    def command(self, module: str, *arguments: str) -> str:
+        """The line that runs another flow on the same env, model and data folder."""
+        config = self.config
+        line = ["python", "-m", module, "--env.name", config.env.name, "--model.path", config.model.path]
+        if config.data_dir != config.default_data_dir:
+            line += ["--collect.data_dir", str(config.data_dir)]
+        return shlex.join([*line, *arguments])
+
     def _evaluate(self, adapter: Ref | None) -> EpisodesRef:
         config = self.config
         return self._call(evaluate, config.play, config.evaluate, adapter, self.data_dir)
@@ -107,6 +116,11 @@ class Steps:
     def _note(self, files: dict[str, Path] | None = None, **facts: Any) -> None:
         shown = {what: from_here(path) for what, path in (files or {}).items()}
         self.summary = replace(self.summary, files={**self.summary.files, **shown}, **facts)
+
+
+def _engine_name(config: RunConfig) -> str:
+    """What plays, in the report: `auto` is a wish."""
+    return "in_process" if config.engine.kind == "auto" else config.engine.kind
 
 
 def from_here(path: Path) -> Path:

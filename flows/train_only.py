@@ -19,8 +19,11 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 from prefect import flow
 
+from envs.problems.splits import heldout_problems
+from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_evaluating, check_training
 from flows.steps import Steps, from_here
+from tasks.dataset.checks import check_not_held_out, check_records
 from tasks.dataset.files import find_data_files
 from tasks.evaluation.report import RunReport
 
@@ -30,9 +33,13 @@ DEFAULTS = RunConfig()
 @flow(name="train-only", flow_run_name="{config.env.name}: train")
 def train_only(config: RunConfig = DEFAULTS) -> RunReport:
     """Train, evaluate, report."""
+    config = with_model_at_hand(config)
     data = find_data_files(config.train.data_path, config.data_dir)
     check_training(config)
     check_evaluating(config)
+    if config.evaluate.num_problems:
+        heldout = heldout_problems(config.play.env_class, config.env)
+        check_not_held_out(check_records(data).records, {problem.hash for problem in heldout})
     steps = Steps("train only", config)
     adapter = steps.train([path.absolute() for path in data])
     steps.compare(adapter)

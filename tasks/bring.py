@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,8 +20,17 @@ def bring_journal(episodes: EpisodesRef, data_dir: Path) -> EpisodesRef:
     wanted = data_dir / ".episodes" / folder.name
     if wanted.exists():
         return episodes
-    with publish_folder(wanted) as tmp:
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=wanted.parent))
+    try:
         shutil.copytree(folder, tmp, dirs_exist_ok=True, ignore=shutil.ignore_patterns("writer.lock"))
+        tmp.rename(wanted)  # fails if another run has begun to write there meanwhile: its journal stays
+    except OSError:
+        if not wanted.exists():
+            raise
+        return episodes
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
     return episodes.model_copy(update={"path": wanted / episodes.path.name})
 
 

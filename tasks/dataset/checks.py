@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.dataset.records import Funnel, Reason, Record, read_records
 from tasks.dataset.rows import DataFileError
 
-__all__ = ["CheckReport", "DataFileError", "NothingToTrainOnError", "check_records", "check_something_kept"]
+__all__ = [
+    "CheckReport",
+    "DataFileError",
+    "NothingToTrainOnError",
+    "check_not_held_out",
+    "check_records",
+    "check_something_kept",
+]
 
 
 class NothingToTrainOnError(ValueError):
@@ -48,6 +55,22 @@ def check_records(paths: Sequence[Path]) -> CheckReport:
     records = list(first.values())
     by_agent = Counter(record.metadata.agent_name for record in records)
     return CheckReport(records, len(rows) - len(records), dict(sorted(by_agent.items())))
+
+
+def check_not_held_out(records: Sequence[Record], heldout_hashes: Collection[str]) -> None:
+    """See that before and after will not be measured on problems that are trained on.
+
+    Rows without a `problem_hash` in their metadata cannot be told, and pass.
+
+    Raises:
+        DataFileError: some rows are of held-out problems.
+    """
+    shared = sum((record.metadata.model_extra or {}).get("problem_hash") in heldout_hashes for record in records)
+    if shared:
+        raise DataFileError(
+            f"{shared} of {len(records)} rows are of problems that are held out to compare before and after; give "
+            "another --env.benchmark, leave these rows out, or train without a comparison: --evaluate.num_problems 0"
+        )
 
 
 _REMEDIES: dict[Reason, str] = {

@@ -96,6 +96,13 @@ class DatasetRef(Ref):
 
     funnel: Funnel
 
+    @model_validator(mode="after")
+    def _has_its_companions(self) -> Self:
+        for path in (self.rejected_path, self.config_path):
+            if not path.exists():
+                raise ValueError(f"{path} is gone")
+        return self
+
     @property
     def rejected_path(self) -> Path:
         return beside(self.path, "_rejected.jsonl")

@@ -61,6 +61,12 @@ class InProcessEngine(Engine):
         self._thread: threading.Thread | None = None
 
     async def start(self) -> None:
+        """Load the model and the adapters.
+
+        Raises:
+            ValueError: they cannot be used as they are: no such model, no chat template, an adapter of another base.
+            EngineError: loading failed otherwise.
+        """
         ready: Future[None] = Future()
         self._closed = None
         self._thread = threading.Thread(target=self._run, args=(ready,), name="winnow-engine", daemon=True)
@@ -103,7 +109,7 @@ class InProcessEngine(Engine):
         """The thread: load, answer until closed, free."""
         live: dict[Row, _Job] = {}
         try:
-            policies = Policies(self._model, self._adapters, pick_device(self._config.num_gpus))
+            policies = self._load()
             if not ready.cancelled():
                 ready.set_result(None)
             with torch.inference_mode():
@@ -111,8 +117,8 @@ class InProcessEngine(Engine):
                     self._serve(policies, live)
         except Exception as error:  # whatever broke, everyone who waits must hear of it
             self._close(_explain(error))
-            if not ready.done():
-                ready.set_exception(EngineError(_explain(error)))
+            if not ready.done():  # what a user must mend stays a ValueError: trying again would not help
+                ready.set_exception(error if isinstance(error, ValueError) else EngineError(_explain(error)))
         finally:
             for job in live.values():
                 job.fail(str(self._closed))
@@ -120,6 +126,17 @@ class InProcessEngine(Engine):
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+    def _load(self) -> Policies:
+        try:
+            return Policies(self._model, self._adapters, pick_device(self._config.num_gpus))
+        except RuntimeError as error:
+            if "size mismatch" not in str(error):
+                raise
+            raise ValueError(
+                f"an adapter does not fit the model {self._model.path}; give the base that it was trained on "
+                "as --model.path"
+            ) from error
 
     def _wait_for_burst(self) -> bool:
         """Sleep until requests wait and no more are coming. False: the engine was closed."""

@@ -21,6 +21,10 @@ _RUN_FILES = {"training_args.bin", "trainer_state.json", "optimizer.bin", "sched
 """Files of those suffixes that say how a model was made, not what it is."""
 
 
+HUB_TIMEOUT_S = 5.0
+"""The hub counts as out of reach when it has not answered for so long."""
+
+
 class ModelNotFoundError(ValueError):
     """`model.path` names nothing that can be loaded."""
 
@@ -43,6 +47,17 @@ def resolve_model(model: ModelConfig) -> Path:
             f"model.path: no folder {folder}; give a folder with a Hugging Face model, a hub name, or `starter`"
         )
     return _checked_folder(_hub_folder(model.path))
+
+
+def is_at_hand(model: ModelConfig) -> bool:
+    """Whether a hub name is in the local cache or the hub has it. Nothing is downloaded."""
+    if Path(model.path).is_dir() or _cached_folder(model.path) is not None:
+        return True
+    try:
+        _ask_hub(model.path)
+    except Exception:  # the hub client lets through whatever its HTTP library raises
+        return False
+    return True
 
 
 def model_fingerprint(model: ModelConfig) -> str:
@@ -89,21 +104,36 @@ def _looks_like_a_folder(path: str) -> bool:
     return path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith("/")
 
 
-def _hub_folder(name: str) -> Path:
+def _cached_folder(name: str) -> Path | None:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    patterns = list(_MODEL_PATTERNS)
     try:
-        cached = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
-        if any(cached.glob("*.safetensors")) or any(cached.glob("*.bin")):
-            return cached
+        cached = Path(snapshot_download(name, allow_patterns=list(_MODEL_PATTERNS), local_files_only=True))
     except LocalEntryNotFoundError:
-        pass
+        return None
     except HFValidationError:
         raise ModelNotFoundError(f"model.path: {name!r} is neither a folder that exists nor a hub name") from None
+    return cached if any(cached.glob("*.safetensors")) or any(cached.glob("*.bin")) else None
+
+
+def _ask_hub(name: str) -> None:
+    """One look-up, with no retries: a download would try for a minute before it says that there is no hub."""
+    from huggingface_hub import HfApi
+
+    HfApi().model_info(name, timeout=HUB_TIMEOUT_S)
+
+
+def _hub_folder(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    cached = _cached_folder(name)
+    if cached is not None:
+        return cached
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        _ask_hub(name)
+        return Path(snapshot_download(name, allow_patterns=list(_MODEL_PATTERNS)))
     except RepositoryNotFoundError:
         raise ModelNotFoundError(
             f"model.path: there is no folder {name!r}, and the hub has no such model (or needs HF_TOKEN for it)"

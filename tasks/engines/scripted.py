@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 from collections.abc import Awaitable, Callable
@@ -18,14 +19,14 @@ class ScriptedEngine(Engine):
     name = "scripted"
 
     def __init__(self, reply: Reply) -> None:
-        self._reply = reply
+        self.reply = reply
 
     async def start(self) -> None:
         """Nothing to load."""
 
     async def generate(self, request: ChatRequest) -> Completion:
         try:
-            answer = self._reply(request)
+            answer = self.reply(request)
             if inspect.isawaitable(answer):
                 answer = await answer
         except Exception as error:
@@ -39,6 +40,17 @@ class ScriptedEngine(Engine):
 
     async def stop(self) -> None:
         """Nothing to free."""
+
+
+def script_fingerprint(config: EngineConfig) -> str:
+    """Names a script by its name and its source: other text may answer otherwise.
+
+    Raises:
+        ValueError: see `scripted_engine`.
+    """
+    reply = scripted_engine(config).reply
+    source = inspect.getsource(inspect.getmodule(reply) or reply)
+    return f"script {config.script} {hashlib.sha256(source.encode()).hexdigest()[:16]}"
 
 
 def scripted_engine(config: EngineConfig) -> ScriptedEngine:

@@ -34,7 +34,7 @@ class RunReport:
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Turns that were not kept, by reason."""
     trained_tokens: int | None = None
-    """Tokens with loss on them, over all epochs."""
+    """Reply tokens that the loss was on, counted once however many epochs there were."""
     loss_first: float | None = None
     loss_last: float | None = None
     comparison: Comparison | None = None

@@ -68,11 +68,16 @@ def publish_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder. An older folder of that name is moved aside, then removed."""
+    """The same for a folder. An older folder of that name is moved aside, then removed.
+
+    Between the two renames there is no folder of that name; one that a kill left aside there is put back by the next
+    call.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _put_back(path)
     tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     tmp.mkdir()
-    old = tmp.with_suffix(".old")
+    old = path.with_name(f".{path.name}.old")
     try:
         yield tmp
         for part in tmp.rglob("*"):
@@ -84,5 +89,13 @@ def publish_folder(path: Path) -> Iterator[Path]:
         tmp.rename(path)
         sync_folder(path.parent)
     finally:
+        _put_back(path)
         shutil.rmtree(tmp, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_back(path: Path) -> None:
+    """Undo half a replacement of a folder, or finish a whole one."""
+    old = path.with_name(f".{path.name}.old")
+    if old.exists() and not path.exists():
+        old.rename(path)
+    shutil.rmtree(old, ignore_errors=True)

@@ -22,6 +22,7 @@ from envs.sandbox.base import SandboxConfig
 from tasks.engines import open_engine
 from tasks.engines.base import EngineConfig, ModelConfig
 from tasks.engines.model_files import model_fingerprint
+from tasks.engines.scripted import script_fingerprint
 from tasks.evaluation.config import EvaluateConfig
 from tasks.rollout.artifact import Ref
 from tasks.rollout.config import CollectConfig
@@ -94,13 +95,14 @@ class Collection:
     def identity(self) -> dict[str, Any]:
         """Everything that changes an episode; see `collection_identity`."""
         config = self.config
-        scripted = config.engine.kind == "scripted"
         return collection_identity(
             problems=self.problems,
             env_class=config.env_class,
             env=config.env,
             sandbox=config.sandbox,
-            model=f"script {config.engine.script}" if scripted else model_fingerprint(config.model),
+            model=script_fingerprint(config.engine)
+            if config.engine.kind == "scripted"
+            else model_fingerprint(config.model),
             adapter=self.adapter.sha256 if self.adapter else None,
             collect=config.collect,
         )
@@ -108,8 +110,13 @@ class Collection:
     @property
     def content(self) -> dict[str, Any]:
         """What its finished episodes depend on: the key under which they are cached."""
-        rollouts = self.config.collect.rollouts_per_problem
-        return {"identity": self.identity, "episodes": len(self.slots), "rollouts_per_problem": rollouts}
+        collect = self.config.collect
+        return {
+            "identity": self.identity,
+            "episodes": len(self.slots),
+            "rollouts_per_problem": collect.rollouts_per_problem,
+            "max_error_rate": collect.max_error_rate,
+        }
 
     def play(self, data_dir: Path, title: str) -> EpisodesRef:
         """Play what is owed into the journal in `data_dir`, with a progress bar called `title`.

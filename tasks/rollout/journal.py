@@ -286,10 +286,12 @@ class Journal:
             os.ftruncate(self._fd, self._size)
         except OSError as second:
             logger.error("%s: could not take a failed write back: %s", self.path, second)
-        return JournalWriteError(
+        failure = JournalWriteError(
             f"{self.path}: cannot write: {error.strerror}. {len(self._entries)} episodes are safe in it; "
             "make room, and run the same command again to play the rest."
         )
+        failure.errno = error.errno  # tells a full disk, which no retry mends, from a passing fault
+        return failure
 
 
 def _recover(shard: Path) -> tuple[dict[EpisodeKey, Entry], int]:

@@ -395,7 +395,7 @@ class _ErrorBudget:
         """Line number and error of each errored episode of the plan, in the journal's order."""
         return [
             (entry.line_number, entry.error)
-            for key, entry in self._journal.finished.items()
+            for key, entry in list(self._journal.finished.items())  # the writer's thread adds to it
             if entry.error is not None and key in self._keys
         ]
 

@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from tasks.dataset.checks import DataFileError, NothingToTrainOnError, check_records, check_something_kept
+from tasks.dataset.checks import (
+    DataFileError,
+    NothingToTrainOnError,
+    check_not_held_out,
+    check_records,
+    check_something_kept,
+)
 from tasks.dataset.select import select_turns
 from tasks.rollout.config import CollectConfig
 
@@ -60,3 +66,14 @@ def test_what_to_try_fits_the_reason_that_took_most(build):
 
 def test_one_kept_turn_is_something(build):
     check_something_kept(select_turns([build.episode()], CollectConfig(), frozenset()).funnel)
+
+
+def test_rows_of_held_out_problems_are_refused(tmp_path):
+    path = write(tmp_path / "1.jsonl", "a")
+    message = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]}
+    with path.open("a") as file:
+        file.write(json.dumps({**message, "metadata": {"agent_name": "solver", "problem_hash": "abc"}}) + "\n")
+    records = check_records([path]).records
+    check_not_held_out(records, {"def"})
+    with pytest.raises(DataFileError, match="1 of 2 rows are of problems that are held out"):
+        check_not_held_out(records, {"abc"})

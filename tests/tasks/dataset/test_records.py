@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks.dataset.records import DatasetRef, Funnel, Record, RecordMetadata, read_records, write_records
+from tasks.dataset.records import DatasetRef, Funnel, Record, RecordMetadata, beside, read_records, write_records
 from tasks.dataset.rows import DataFileError
 from tasks.dataset.select import select_turns
 from tasks.rollout.artifact import content_hash
@@ -114,6 +114,8 @@ def test_a_funnel_that_does_not_add_up_is_refused():
 def test_a_dataset_ref_whose_file_is_gone_or_changed_is_an_error(tmp_path):
     path = tmp_path / "sft_data_20260101_000000.jsonl"
     path.write_text(GOOD)
+    for ending in ("_rejected.jsonl", "_config.yaml"):
+        beside(path, ending).write_text("")
     saved = DatasetRef(path=path, sha256=content_hash(path), funnel=FUNNEL).model_dump_json()
     assert DatasetRef.model_validate_json(saved).stats_path.name == "sft_data_20260101_000000_stats.json"
     path.write_text(GOOD + "\n" + GOOD)

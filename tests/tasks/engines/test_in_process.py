@@ -167,7 +167,7 @@ def test_a_failure_reaches_every_waiting_request_and_every_later_one(tiny_model:
 
 def test_a_model_that_is_not_there_fails_the_start_and_leaves_no_thread(tmp_path: Path) -> None:
     async def run() -> None:
-        with pytest.raises(EngineError, match="no folder"):
+        with pytest.raises(ValueError, match="no folder"):
             async with engine_for(tmp_path / "nowhere"):
                 pass
 
