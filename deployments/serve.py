@@ -1,6 +1,7 @@
 """Serves the deployments of prefect.yaml from this process, with no work pool: `python -m deployments.serve`.
 
-It needs a server: `prefect server start`, and here `export PREFECT_API_URL=http://127.0.0.1:4200/api`. Ctrl-C stops it; no schedule fires while it is stopped.
+It needs a server: `prefect server start`, and here `export PREFECT_API_URL=http://127.0.0.1:4200/api`.
+Ctrl-C stops it; no schedule fires while it is stopped.
 """
 
 from __future__ import annotations

@@ -52,7 +52,9 @@ MAX_FAILURES = 3
 class CodeEnv(Env):
     """A coder alone, or a coder and a tester who refine until the code passes the tests or turns run out.
 
-    Players learn how the code does on the examples of the statement and on the tester's tests. Hidden tests decide.
+    Players learn how the code does on the examples of the statement and on the tester's tests. The answer is the last
+    code that passes the examples, or the last code if none does: a wrong test cannot talk a coder out of it. Hidden
+    tests decide whether the answer is right.
     """
 
     roles = ("code_generator", "test_generator")
@@ -72,17 +74,22 @@ class CodeEnv(Env):
         to_ask = [self.ask(coder, solve), *(self.ask(tester, write) for tester in testers)]
         source: str | None = None
         tests: list[Test] = []
+        self.success = solved = passed_examples = False
         while True:
             for ask, reply in zip(to_ask, (yield to_ask), strict=True):
                 if ask.role == coder:
                     source = python_block(reply)
-                    self.success = ask.success = self._solves(source)
-                    ask.reward = float(ask.success)
+                    solved = ask.success = self._solves(source)
+                    ask.reward = float(solved)
                 else:
                     tests = self._read_tests(reply)
                     ask.reward = self._share_right(tests)
                     ask.success = ask.reward == 1.0
             failures = self._failures(source, [*self.problem.public_tests, *tests]) if source else []
+            passes_examples = source is not None and not any(t in self.problem.public_tests for t, _ in failures)
+            if passes_examples or not passed_examples:
+                self.success = solved
+            passed_examples = passed_examples or passes_examples
             to_ask = []
             if not self.turns_left:
                 break
@@ -130,7 +137,8 @@ class CodeEnv(Env):
         """The tests of a reply; none if any of it is in the wrong form."""
         try:
             rows = json.loads(json_block(reply) or "null")
-        except (json.JSONDecodeError, RecursionError):
+            json.dumps(rows, ensure_ascii=False).encode()  # a lone surrogate could stand in no prompt and no file
+        except (ValueError, RecursionError):  # ValueError: also an integer of more than 4300 digits
             return []
         if not isinstance(rows, list):
             return []

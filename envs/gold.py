@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from envs.base import Env, EnvConfig, Problem
+from envs.grading import GradingError
 from envs.sandbox.base import Sandbox
 
 
@@ -26,7 +27,10 @@ def failing_gold(
     """The problems whose reference answer does not score success, in order."""
 
     def is_solved(problem: Problem) -> bool:
-        return play_gold(env_class(problem, config, sandbox))
+        try:
+            return play_gold(env_class(problem, config, sandbox))
+        except GradingError:  # a reference that fails its own check
+            return False
 
     with ThreadPoolExecutor(workers) as pool:
         for problem, solved in zip(problems, pool.map(is_solved, problems), strict=True):

@@ -36,8 +36,20 @@ They differ. Check both, then write the program again."""
 
 NOTHING = "nothing"
 
-_UNWORKED = re.compile(r"[+*^\u00d7\u00b7\u00f7]|\\(?:times|cdot|div)\b|[\d)}]\s*[-\u2212/]\s*[\d({\\]")
-r"""A sum, product or power that is still to be computed; \frac{1}{2} is an answer, 17 * 23 is not."""
+_SPACING = re.compile(r"\\[,!;:> ]|~|\{\}")
+"""TeX for spaces of any width: it says nothing, and must not hide anything."""
+_WRAPPER = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_INTEGER = re.compile(r"-?\d+(?:\.0*)?", re.ASCII)
+_NUMBER = re.compile(
+    r"(?:[A-Za-z ]+(?:[:=]| is ))?\s*\\?\$?\s*"  # x = $
+    r"[-+\u2212]?\s*\\?\$?\s*(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?"
+    r"\s*(?:\\?%|[A-Za-z. ]*)\$?",  # the unit
+    re.ASCII,
+)
+_FRACTION = re.compile(r"-?\s*\d+\s*/\s*\d+", re.ASCII)
+_UNWORKED = re.compile(
+    r"[+*^\u00d7\u00b7\u00f7]|\\(?:times|cdot|div)\b|[\d)}\]|]\s*[-\u2212/]\s*[\d.({\\\[|]",
+)
 
 
 class MathEnv(Env):
@@ -94,9 +106,8 @@ class MathEnv(Env):
 
     def _is_right(self, answer: str | None) -> bool:
         """Whether the answer equals the gold one, and is worked out: a box around the question earns nothing."""
-        if answer is None or (_UNWORKED.search(answer) and not _UNWORKED.search(self.problem.answer)):
-            return False
-        return is_equivalent(answer, self.problem.answer)
+        gold = self.problem.answer
+        return answer is not None and _is_worked_out(answer, gold) and is_equivalent(answer, gold)
 
     def _score(self, ask: Ask, answer: str | None) -> None:
         ask.success = self._is_right(answer)
@@ -106,3 +117,21 @@ class MathEnv(Env):
         if ask.role == "tool_generator":
             return f"```python\nprint({self.problem.expression})\n```"
         return f"{self.problem.solution}\n\\boxed{{{self.problem.answer}}}"
+
+
+def _is_worked_out(answer: str, gold: str) -> bool:
+    r"""Whether the answer has nothing left to compute that the gold one has not.
+
+    Where the gold answer is an integer only a number will do, perhaps with a unit: 85.0, but not \frac{170}{2}.
+    Elsewhere 7/2 or \frac{1}{2} is an answer, and a sum, product, quotient or power is none.
+    """
+    if _INTEGER.fullmatch(gold.replace(",", "")):
+        plain = _WRAPPER.sub(r"\1", _SPACING.sub("", answer.replace("{,}", ",")))
+        return _NUMBER.fullmatch(plain.strip().strip("$").strip()) is not None
+    return not _is_unworked(answer) or _is_unworked(gold)
+
+
+def _is_unworked(answer: str) -> bool:
+    """Whether it is a sum, product, quotient or power that is still to be computed; one fraction is not."""
+    plain = _SPACING.sub("", answer).strip().strip("$").strip()
+    return _FRACTION.fullmatch(plain) is None and _UNWORKED.search(plain) is not None

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 
-_FENCE = re.compile(r"```([\w+-]*)[ \t]*\n(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```([\w+-]*)[ \t]*\r?\n(.*?)```", re.DOTALL)
 
 
 def python_block(reply: str) -> str | None:
-    """The last fenced block marked as Python, or not marked at all; None if there is none."""
-    return _last_block(reply, {"python", "py", "python3", ""})
+    """The last fenced block marked as Python, else the last one not marked at all; None if there is none."""
+    return _last_block(reply, {"python", "py", "python3"})
 
 
 def json_block(reply: str) -> str | None:
-    """The last fenced block marked as JSON, or not marked at all; None if there is none."""
-    return _last_block(reply, {"json", ""})
+    """The last fenced block marked as JSON, else the last one not marked at all; None if there is none."""
+    return _last_block(reply, {"json"})
 
 
 def _last_block(reply: str, languages: set[str]) -> str | None:
-    blocks = [text for language, text in _FENCE.findall(reply) if language.lower() in languages]
-    return blocks[-1].rstrip("\n") + "\n" if blocks else None
+    blocks = [(language.lower(), text) for language, text in _FENCE.findall(reply)]
+    marked = [text for language, text in blocks if language in languages]
+    # What a program prints is often shown below it, in a block without a mark.
+    found = marked or [text for language, text in blocks if not language]
+    return found[-1].rstrip("\r\n") + "\n" if found else None

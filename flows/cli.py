@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import shlex
 import sys
@@ -58,6 +59,8 @@ def _keep_prefect_quiet() -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL", "CRITICAL")
+    for name in ("EventsWorker", "APILogWorker"):  # not in Prefect's logging config, so no variable sets them
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _explain(error: Exception) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from flows.config import RunConfig
 from tasks.dataset.select import check_agent_ratios
 from tasks.engines.base import ModelConfig
-from tasks.engines.model_files import ModelNotFoundError, model_fingerprint, resolve_model
+from tasks.engines.model_files import model_fingerprint, resolve_model
 from tasks.engines.scripted import scripted_engine
 from tasks.rollout.collection import Collection
 from tasks.training.launch import check_writable
@@ -87,17 +87,18 @@ def check_adapter(config: RunConfig) -> Path:
 
 
 def _check_base(folder: Path, model: ModelConfig) -> None:
-    """See that an adapter was trained on this model. A base of the same name in another place passes."""
+    """See that an adapter was trained on this model. A base that is gone from here is known by its name alone."""
     try:
         base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
     except FileNotFoundError:  # a whole model
         return
-    if not base or Path(base).name == Path(model.path).name:
+    played = resolve_model(model)
+    if not base or base == model.path or Path(base) == played:
         return
-    try:
+    if (Path(base) / "config.json").is_file():
         same = model_fingerprint(ModelConfig(path=base)) == model_fingerprint(model)
-    except ModelNotFoundError:
-        same = False
+    else:
+        same = Path(base).name in {Path(model.path).name, played.name}
     if not same:
         raise ValueError(
             f"evaluate.adapter_dir: {folder} was trained on {base}, but model.path is {model.path}; "

@@ -11,7 +11,7 @@ from envs import load_env_class
 from envs.base import EnvConfig
 from envs.gold import failing_gold
 from envs.sandbox import open_sandbox
-from envs.sandbox.base import SandboxConfig
+from envs.sandbox.base import SandboxConfig, SandboxError
 
 MAX_SHOWN = 10
 
@@ -41,7 +41,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         return check(args.file, args.env_name, args.cpu_s)
-    except ValueError as error:
+    except (ValueError, OSError, SandboxError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +31,7 @@ def load_problems(source: str, from_row: Callable[[Row], P]) -> list[P]:
     for where, row in read_rows(source):
         try:
             problems.append(from_row(row))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, SyntaxError, RecursionError) as error:
             reason = f"no field {error}" if isinstance(error, KeyError) else str(error)
             raise ProblemSourceError(f"{where}: {reason}; its fields are {', '.join(sorted(row))}") from error
     if not problems:
@@ -49,24 +50,42 @@ def read_rows(source: str) -> Iterator[tuple[str, Row]]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ProblemSourceError(f"{where}: not JSON ({error.msg}); wanted one problem a line") from error
-            if not isinstance(row, dict):
-                raise ProblemSourceError(f"{where}: a JSON {type(row).__name__}; wanted an object with the problem")
-            yield where, row
+    for where, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode())
+        except UnicodeDecodeError as error:
+            raise ProblemSourceError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            raise ProblemSourceError(f"{where}: not JSON ({reason}); wanted one problem a line") from error
+        if not isinstance(row, dict):
+            raise ProblemSourceError(f"{where}: a JSON {type(row).__name__}; wanted an object with the problem")
+        yield where, row
+
+
+def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                yield f"{path}:{number}", line
+    except (EOFError, OSError, zlib.error) as error:
+        raise ProblemSourceError(
+            f"{path}:{number + 1}: the file cannot be read on from here ({error}); is it whole?"
+        ) from error
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
     import pyarrow.parquet
 
-    for number, row in enumerate(pyarrow.parquet.read_table(path).to_pylist(), 1):
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise ProblemSourceError(f"{path}: not a parquet file that can be read ({reason}); is it whole?") from error
+    for number, row in enumerate(rows, 1):
         yield f"{path} row {number}", row
 
 

@@ -16,7 +16,6 @@ import math
 import os
 import resource
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from typing import Any
 
 from envs.sandbox import wire
 from envs.sandbox.base import CallResult, Run, RunStatus, SandboxConfig, SandboxError
+from envs.sandbox.scratch import open_scratch_home, remove_folder
 
 GUEST = Path(__file__).with_name("guest.py")
 STDERR_TAIL_BYTES = 4096
@@ -56,6 +56,10 @@ class SubprocessSandbox:
         self._limits = _rlimits(config)
         # More guests at once than cores would let the wall clock end programs that are within their CPU time.
         self._free_cores = threading.BoundedSemaphore(max(2, len(os.sched_getaffinity(0))))
+        try:
+            self._home = open_scratch_home(self)
+        except OSError as error:
+            raise SandboxError(f"the sandbox has no place for its folders: {error}") from error
 
     def run(self, source: str, stdin: str = "") -> Run:
         """Run a whole program. See `Sandbox.run`."""
@@ -88,8 +92,7 @@ class SubprocessSandbox:
                         for content in (job, stdin.encode("utf-8", "surrogatepass"), b"", b"", b"")
                     )
                 )
-                folder = stack.enter_context(_scratch_folder())
-                with self._free_cores:
+                with self._free_cores, _scratch_folder(self._home) as folder:
                     ended = self._play_out(files, folder)
                 return self._judge(ended, files), _read_start(files.results, self._output_bytes)
         except OSError as error:
@@ -199,15 +202,12 @@ def _memory_file(content: bytes) -> Iterator[FileIO]:
 
 
 @contextmanager
-def _scratch_folder() -> Iterator[str]:
-    folder = tempfile.mkdtemp(prefix="winnow-")
+def _scratch_folder(home: Path) -> Iterator[str]:
+    folder = tempfile.mkdtemp(dir=home)
     try:
         yield folder
     finally:
-        try:
-            shutil.rmtree(folder)
-        except (OSError, RecursionError):  # a guest can nest folders deeper than Python removes them
-            subprocess.run(["rm", "-rf", "--", folder], check=False, capture_output=True)
+        remove_folder(folder)
 
 
 def _wait_for_end(pid: int, timeout_s: float) -> bool:

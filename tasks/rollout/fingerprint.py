@@ -5,17 +5,20 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import envs
 from envs.base import Env
 
 
 def env_fingerprint(env_class: type[Env]) -> str:
     """Sixteen hex digits that change with the code of an env and stay when only comments or formatting do.
 
-    Covers the modules of the class and its bases up to `Env`, and whatever those import from their own top-level
-    packages, however deep: a prompt or a judge in a neighbouring module counts as much as one in the env's file.
+    Covers the modules of the class and its bases up to `Env`, and whatever those import, however deep, except the
+    standard library and installed packages: a prompt or a judge in a neighbouring module counts as much as one in the
+    env's file. The judges and the sandbox count whole, since some of their files are started by path.
 
     Raises:
         ValueError: a module has no source to read, e.g. a class typed into a prompt.
@@ -23,13 +26,16 @@ def env_fingerprint(env_class: type[Env]) -> str:
     bases = env_class.__mro__[: env_class.__mro__.index(Env) + 1]
     waiting = [base.__module__ for base in bases]
     packages = {_package(name) for name in waiting}
+    waiting += _judging_modules()
     trees: dict[str, ast.Module] = {}
     while waiting:
         name = waiting.pop()
         if name in trees:
             continue
         trees[name] = _parse(name)
-        own = (found for found in _imported(trees[name], name) if _package(found) in packages)
+        own = (
+            found for found in _imported(trees[name], name) if _package(found) in packages or _is_local(_package(found))
+        )
         waiting += [found for found in own if _source_path(found) is not None]
     total = hashlib.sha256()
     for name, tree in sorted(trees.items()):
@@ -47,6 +53,26 @@ class _WithoutDocstrings(ast.NodeTransformer):
 
 def _package(module: str) -> str:
     return module.partition(".")[0]
+
+
+def _judging_modules() -> list[str]:
+    """All modules that run and judge what players wrote."""
+    folder = Path(envs.__file__).parent
+    return [f"envs.{part}.{path.stem}" for part in ("grading", "sandbox") for path in (folder / part).glob("*.py")]
+
+
+def _is_local(package: str) -> bool:
+    """Whether a top-level package or module is neither of the standard library nor installed."""
+    if not package or package in sys.stdlib_module_names:
+        return False
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return False
+    if spec is None:
+        return False
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+    return not any({"site-packages", "dist-packages"} & set(Path(place).parts) for place in places)
 
 
 def _source_path(module: str) -> Path | None:

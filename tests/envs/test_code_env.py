@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import pytest
+
 from envs.base import EnvConfig
 from envs.code_env import CodeEnv
 from envs.grading.code_tests import CallTest, StdioTest
@@ -87,6 +89,17 @@ def test_a_wrong_test_sends_both_back_and_its_author_is_not_rewarded() -> None:
         assert "Input: 4 5\nExpected: 8\nGot: 9" in ask.messages[0]["content"]
 
 
+def test_code_that_passes_the_examples_is_not_given_up_for_code_that_does_not() -> None:
+    env, _ = play(PROGRAM, TOGETHER, [[RIGHT, BAD_TESTS], [WRONG, BAD_TESTS], [WRONG, BAD_TESTS]])
+    assert env.success is True
+    assert [ask.success for ask in env.asks if ask.role == "code_generator"] == [True, False, False]
+
+
+def test_later_code_that_passes_the_examples_too_is_the_answer() -> None:
+    env, _ = play(PROGRAM, TOGETHER, [[RIGHT, BAD_TESTS], [ONLY_PUBLIC, BAD_TESTS], [WRONG, BAD_TESTS]])
+    assert env.success is False
+
+
 def test_only_who_erred_is_asked_again() -> None:
     env, _ = play(PROGRAM, TOGETHER, [[RIGHT, "no tests"], [GOOD_TESTS]])
     assert [ask.role for ask in env.asks] == ["code_generator", "test_generator", "test_generator"]
@@ -119,3 +132,29 @@ def test_a_program_that_exits_or_prints_a_verdict_gains_nothing() -> None:
     for forged in ("raise SystemExit(0)", "import os; os._exit(0)", "print('accepted'); print(True)", "print(1040)"):
         env, _ = play(PROGRAM, ("code_single_agent",), [[f"```python\n{forged}\n```"]] * 3)
         assert env.success is False
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        '[{"args": [[1]], "expected": %s}]' % ("1" * 5000),
+        '[{"args": [["\\ud83d"]], "expected": 1}]',
+        '[{"args": [[1]], "expected": {"\\ud83d": 1}}]',
+        '[{"args": [%s], "expected": 1}]' % ("[" * 100_000 + "]" * 100_000),
+    ],
+    ids=["huge integer", "lone surrogate", "lone surrogate as a key", "too deep"],
+)
+def test_tests_that_no_prompt_could_show_are_no_tests(tests: str) -> None:
+    code = "```python\ndef solve(n):\n    return max(n)\n```"
+    env, _ = play(FUNCTION, TOGETHER, [[code, f"```json\n{tests}\n```"], ["no tests"], ["no tests"]])
+    assert (env.success, env.asks[1].reward) == (True, 0.0)
+    assert "no tests in that form" in env.asks[2].messages[0]["content"]
+
+
+@pytest.mark.parametrize("body", ["return '\\ud83d'", "raise ValueError('\\ud83d')", "return {'\\ud83d': 10 ** 5000}"])
+def test_what_code_returns_or_raises_is_shown_as_text_that_encodes(body: str) -> None:
+    code = f"```python\ndef solve(n):\n    {body}\n```"
+    env, _ = play(FUNCTION, TOGETHER, [[code, as_tests({"args": [[1, 2]], "expected": 2})]] * 3)
+    for ask in env.asks:
+        ask.messages[0]["content"].encode()
+    assert "Expected: 2\nGot: " in env.asks[2].messages[0]["content"]

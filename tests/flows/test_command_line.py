@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,3 +52,61 @@ def test_a_wrong_command_ends_with_2_and_one_line() -> None:
     assert done.returncode == 2
     assert not done.stdout
     assert done.stderr == "collect.num_episodes: found '0', but it should be greater than or equal to 1\n"
+
+
+def test_a_failure_inside_a_flow_ends_with_1_and_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.collect_only", "--model.path", "/nope"],
+        cwd=ROOT,
+        env=with_own_server(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "/nope" in done.stderr
+
+
+def test_a_run_that_is_killed_leaves_no_server(tmp_path: Path) -> None:
+    line = ["-m", "flows.collect_only", "--env.name", "math_env", "--model.path", "starter"]
+    run = subprocess.Popen(
+        [sys.executable, *line, "--collect.num_episodes", "2000", "--collect.data_dir", str(tmp_path / "data")],
+        cwd=ROOT,
+        env=with_own_server(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: (tmp_path / "data").exists(), 120)  # the flow has begun
+        assert servers(tmp_path)
+    finally:
+        run.kill()
+        run.wait()
+    wait_until(lambda: not servers(tmp_path), 20)
+
+
+def with_own_server(home: Path) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return {**environment, "PREFECT_HOME": str(home)}
+
+
+def servers(home: Path) -> list[int]:
+    """The live Prefect servers whose database is in this folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command_line, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+        except OSError:  # ended, or another user's
+            continue
+        if b"prefect.server.api.server" in command_line and f"PREFECT_HOME={home}\0".encode() in environment:
+            found.append(int(process.name))
+    return found
+
+
+def wait_until(holds: Callable[[], object], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)

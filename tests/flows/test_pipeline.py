@@ -31,7 +31,9 @@ def data_files(folder: Path) -> list[Path]:
 
 
 def test_collecting_writes_data_stats_rejects_config_and_report(run_folder: Path, make_config: Any) -> None:
-    report = collect_only(make_config())
+    config = make_config()
+    report = collect_only(config)
+    assert f"--model.path {config.model.path} --train.data_path" in report.next_steps[1]
     assert (report.requested, report.finished, report.errored) == (12, 12, 0)
     (data,) = data_files(run_folder / "sft_data_math")
     assert len(data.read_text().splitlines()) == report.kept == 12
@@ -94,6 +96,14 @@ def test_more_episodes_play_only_the_difference(run_folder: Path, make_config: A
     collect_only(make_config())
     collect_only(make_config(collect={"num_episodes": 15}))
     assert len(played) == 15
+
+
+def test_the_next_command_names_the_model_and_a_data_folder_of_the_users_choice(
+    run_folder: Path, make_config: Any
+) -> None:
+    config = make_config(collect={"data_dir": "my data"})
+    hint = collect_only(config).next_steps[1]
+    assert f"--env.name math_env --model.path {config.model.path} --collect.data_dir 'my data' --train" in hint
 
 
 def test_a_journal_that_is_gone_is_played_again(run_folder: Path, make_config: Any, played: list[Any]) -> None:

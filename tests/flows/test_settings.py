@@ -50,6 +50,12 @@ def test_folders_are_named_after_the_env() -> None:
     assert (config.data_dir, config.output_dir) == (Path("sft_data_math"), Path("m"))
 
 
+def test_a_tilde_is_the_users_home() -> None:
+    config = read_config(RunConfig, ["--collect.data_dir", "~/data", "--train.output_dir", "~/model"])
+    assert (config.data_dir, config.output_dir) == (Path.home() / "data", Path.home() / "model")
+    assert config.resolved()["collect"]["data_dir"] == str(Path.home() / "data")
+
+
 def test_values_of_every_kind_are_read_from_flags() -> None:
     line = (
         "--env.name code_env --env.roles code_generator,test_generator --collect.only_success false "
@@ -99,6 +105,8 @@ def test_a_wrong_flag_is_told_in_one_line(line: str, said: str) -> None:
         ("collect:\n  num_episodes: [1\nenv: {}\n", "run.yaml:3: not YAML"),
         ("collect: {num_episode: 1}\n", "unknown key collect.num_episode; did you mean collect.num_episodes?"),
         ("colect: {num_episodes: 1}\n", "unknown key colect; did you mean collect?"),
+        ("collect: {batch: \x01}\n", "run.yaml: not YAML"),
+        ("collect: {agent_ratios: {code_generator: .nan}}\n", "collect.agent_ratios.code_generator: found nan"),
         ("- collect\n", "found a list; wanted sections"),
         ("train: {learning_rate: 5}\n", "train.learning_rate: found 5, but it should be less than or equal to 1"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +12,7 @@ import pytest
 
 from envs import load_env_class
 from envs.base import EnvConfig, Split
+from envs.problems.__main__ import main
 from envs.problems.files import ProblemSourceError
 from envs.problems.math_problems import MathProblem, math_problems
 from envs.problems.splits import heldout_problems, training_problems
@@ -104,6 +107,59 @@ def test_a_missing_file_lists_those_that_are_there(tmp_path: Path) -> None:
     write(tmp_path / "there.jsonl", gsm(1))
     with pytest.raises(ProblemSourceError, match=r"no problem file at .*gone\.jsonl; .* holds there\.jsonl"):
         math_problems(str(tmp_path / "gone.jsonl"), None)
+
+
+HUMAN_EVAL = {
+    "prompt": 'def add(a, b):\n    """Add."""\n',
+    "entry_point": "add",
+    "canonical_solution": "    return a + b\n",
+    "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n",
+}
+
+
+def test_a_prompt_that_is_no_python_is_named_by_file_and_line(tmp_path: Path) -> None:
+    source = write(tmp_path / "p.jsonl", HUMAN_EVAL, {**HUMAN_EVAL, "prompt": "def add(a, b:\n"})
+    with pytest.raises(ProblemSourceError, match=r"p\.jsonl:2: .*; its fields are"):
+        load_env_class("code_env").problems(source, None)
+
+
+def test_a_file_that_is_cut_or_holds_other_bytes_is_named_by_line(tmp_path: Path) -> None:
+    text = "".join(json.dumps(gsm(n)) + "\n" for n in range(500)).encode()
+    whole = gzip.compress(text)
+    files = {
+        "cut.jsonl.gz": (whole[:-20], r"cut\.jsonl\.gz:\d+: .*end-of-stream"),
+        "plain.jsonl.gz": (text, r"plain\.jsonl\.gz:1: .*[Nn]ot a gzipped file"),
+        "garbled.jsonl.gz": (whole[:40] + b"\xff" * 40 + whole[80:], r"garbled\.jsonl\.gz:\d+: "),
+        "latin.jsonl": (text + b'{"question": "\xe9"}\n', r"latin\.jsonl:501: not UTF-8"),
+        "digits.jsonl": (b"1" * 5000, r"digits\.jsonl:1: not JSON"),
+        "broken.parquet": (b"PAR1 and no more", r"broken\.parquet: not a parquet file"),
+    }
+    for name, (content, said) in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ProblemSourceError, match=said) as caught:
+            math_problems(str(tmp_path / name), None)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_gold_check_lists_a_row_whose_reference_fails_its_own_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = {**HUMAN_EVAL, "prompt": HUMAN_EVAL["prompt"] + "\n", "canonical_solution": "    return a - b\n"}
+    source = write(tmp_path / "p.jsonl", HUMAN_EVAL, broken)
+    monkeypatch.setattr(sys, "argv", ["problems", "check", source])
+    assert main() == 1
+    printed = capsys.readouterr().out
+    assert "1 of 2 reference answers pass in code_env" in printed
+    assert printed.count("  fails: ") == 1
+
+
+def test_the_gold_check_says_in_one_line_that_it_cannot_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["problems", "check", write(tmp_path / "p.jsonl", HUMAN_EVAL)])
+    monkeypatch.setattr(sys, "_base_executable", "/nonexistent/python")
+    assert main() == 2
+    assert capsys.readouterr().err.startswith("error: the sandbox could not run a program")
 
 
 @needs_data

@@ -25,9 +25,18 @@ def sandbox() -> Sandbox:
 
 @pytest.fixture
 def scratch_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where runs make their folders, for this test alone."""
+    """Where sandboxes make their folders, for this test alone."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     yield tmp_path
+
+
+@pytest.fixture
+def home(scratch_root: Path) -> tuple[Sandbox, Path]:
+    """A new sandbox and the folder where its runs make theirs."""
+    sandbox = open_sandbox(SandboxConfig(cpu_s=1, memory_mb=256, output_kb=64))
+    (root,) = scratch_root.iterdir()
+    (folder,) = root.iterdir()
+    return sandbox, folder
 
 
 def is_alive(pid: int) -> bool:
@@ -227,16 +236,19 @@ def test_a_fork_bomb_is_killed_whole(sandbox: Sandbox) -> None:
     assert all(wait_until_dead(int(pid)) for pid in pids)
 
 
-def test_the_folder_of_a_run_is_empty_and_removed(sandbox: Sandbox, scratch_root: Path) -> None:
-    run = sandbox.run("import os, tempfile; print(os.getcwd()); open('f', 'w'); tempfile.mkdtemp()")
-    assert Path(run.stdout.strip()).parent == scratch_root
-    assert list(scratch_root.iterdir()) == []
+def test_the_folder_of_a_run_is_empty_and_removed(home: tuple[Sandbox, Path]) -> None:
+    sandbox, folder = home
+    run = sandbox.run("import os, tempfile; print(os.getcwd(), os.listdir()); open('f', 'w'); tempfile.mkdtemp()")
+    where, listed = run.stdout.split()
+    assert (Path(where).parent, listed) == (folder, "[]")
+    assert list(folder.iterdir()) == []
 
 
-def test_even_a_very_deep_folder_is_removed(sandbox: Sandbox, scratch_root: Path) -> None:
+def test_even_a_very_deep_folder_is_removed(home: tuple[Sandbox, Path]) -> None:
+    sandbox, folder = home
     run = sandbox.run("import os\nfor _ in range(1500):\n    os.mkdir('d')\n    os.chdir('d')")
     assert run.ok
-    assert list(scratch_root.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 MIXED = {
@@ -248,13 +260,14 @@ MIXED = {
 }
 
 
-def test_fifty_runs_from_four_threads_leave_no_descriptor_and_no_folder(sandbox: Sandbox, scratch_root: Path) -> None:
+def test_fifty_runs_from_four_threads_leave_no_descriptor_and_no_folder(home: tuple[Sandbox, Path]) -> None:
+    sandbox, folder = home
     before = sorted(Path("/proc/self/fd").iterdir())
     with ThreadPoolExecutor(4) as pool:
         runs = list(pool.map(sandbox.run, list(MIXED) * 10))
     assert [run.status for run in runs] == list(MIXED.values()) * 10
     assert sorted(Path("/proc/self/fd").iterdir()) == before
-    assert list(scratch_root.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 def test_runs_leave_no_child_unreaped() -> None:
@@ -287,6 +300,55 @@ def test_a_run_dies_with_its_host() -> None:
             host.send_signal(signal.SIGKILL)
             host.wait()
         assert wait_until_dead(guest)
+
+
+HOST = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from envs.sandbox import open_sandbox
+from envs.sandbox.base import SandboxConfig
+sandbox = open_sandbox(SandboxConfig(cpu_s=100))
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(sandbox.run, ["open('f', 'w'); import time; time.sleep(float(%r))" % sys.argv[1]] * 8))
+"""
+
+
+def test_what_a_killed_host_left_is_swept_and_what_a_live_one_has_is_not(scratch_root: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(scratch_root)}
+    hosts = [subprocess.Popen([sys.executable, "-c", HOST, "60"], env=environment) for _ in range(2)]
+    root = scratch_root / f"winnow-sandbox-{os.getuid()}"
+    try:
+        deadline = time.monotonic() + 30
+        while len({path.parts[-3] for path in root.glob("*/*/f")}) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        hosts[0].send_signal(signal.SIGKILL)
+        hosts[0].wait()
+        dead, live = (next(root.glob(f"{host.pid}-*")) for host in hosts)
+        assert 1 <= len(list(dead.iterdir())) <= max(2, len(os.sched_getaffinity(0)))
+        sandbox = open_sandbox(SandboxConfig())
+        assert not dead.exists()
+        assert list(live.glob("*/f"))
+        assert len(list(root.iterdir())) == 2
+        del sandbox
+        assert list(root.iterdir()) == [live]
+    finally:
+        for host in hosts:
+            host.kill()
+            host.wait()
+
+
+def test_a_host_that_ends_leaves_nothing(scratch_root: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(scratch_root)}
+    subprocess.run([sys.executable, "-c", HOST, "0"], env=environment, check=True, timeout=60)
+    (root,) = scratch_root.iterdir()
+    assert list(root.iterdir()) == []
+    assert root.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_root_that_others_may_open_is_refused(scratch_root: Path) -> None:
+    (scratch_root / f"winnow-sandbox-{os.getuid()}").mkdir(mode=0o755)
+    with pytest.raises(SandboxError, match="must belong to this user alone"):
+        open_sandbox(SandboxConfig())
 
 
 def test_a_sandbox_that_cannot_start_is_no_verdict(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

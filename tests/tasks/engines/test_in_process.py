@@ -175,6 +175,20 @@ def test_a_model_that_is_not_there_fails_the_start_and_leaves_no_thread(tmp_path
     assert not [t for t in threading.enumerate() if t.name == "winnow-engine"]
 
 
+def test_a_model_without_a_chat_template_is_the_users_mistake(tiny_model: Path, tmp_path: Path) -> None:
+    mute = shutil.copytree(tiny_model, tmp_path / "mute")
+    (mute / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="no chat template"):
+        ask(mute, [request("x")])
+
+
+def test_an_adapter_of_another_base_is_the_users_mistake(tiny_model: Path, adapter: Path) -> None:
+    from tasks.engines.model_files import STARTER_FOLDER
+
+    with pytest.raises(ValueError, match="does not fit the model"):
+        ask(STARTER_FOLDER, [request("x", adapter="tuned")], {"tuned": adapter})
+
+
 def test_a_request_that_nobody_waits_for_is_given_up(tiny_model: Path) -> None:
     async def run() -> None:
         async with engine_for(tiny_model) as engine:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import envs
 from envs.base import EnvConfig
 from envs.sandbox.base import SandboxConfig
 from tasks.rollout.config import CollectConfig
@@ -108,3 +113,45 @@ def test_whatever_changes_samples_or_verdicts_is_another_collection(change: dict
 )
 def test_whatever_does_not_is_the_same_collection(change: dict[str, Any]) -> None:
     assert key(**change) == key()
+
+
+def rules(env: str, *folders: Path) -> str:
+    """The rules' fingerprint as a fresh process finds it, with these folders first on its path."""
+    script = (
+        "import sys; from envs import load_env_class; from tasks.rollout.fingerprint import env_fingerprint\n"
+        "print(env_fingerprint(load_env_class(sys.argv[1])))"
+    )
+    path = os.pathsep.join(map(str, [*folders, Path(envs.__file__).parents[1]]))
+    ended = subprocess.run(
+        [sys.executable, "-P", "-B", "-c", script, env],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.parametrize("file", ["grading/math_worker.py", "grading/check_guest.py", "sandbox/guest.py"])
+def test_a_changed_judge_or_sandbox_that_is_started_by_path_replays_episodes(tmp_path: Path, file: str) -> None:
+    copy = shutil.copytree(Path(envs.__file__).parent, tmp_path / "envs", ignore=shutil.ignore_patterns("__pycache__"))
+    before = rules("math_env", tmp_path)
+    changed = copy / file
+    source = changed.read_text()
+    changed.write_text(source + "\n# a comment\n")
+    assert rules("math_env", tmp_path) == before
+    changed.write_text(source + "\nchanged = 1\n")
+    assert rules("math_env", tmp_path) != before
+
+
+def test_a_prompt_in_a_module_next_to_a_users_env_is_one_of_its_rules(tmp_path: Path) -> None:
+    (tmp_path / "my_env.py").write_text(
+        "import json, yaml, my_prompts\nfrom envs.base import Env\nclass MyEnv(Env):\n    ask_with = my_prompts.ASK\n"
+    )
+    (tmp_path / "my_prompts.py").write_text("from my_words import ASK\n")
+    (tmp_path / "my_words.py").write_text("ASK = 'Add.'\n")
+    before = rules("my_env:MyEnv", tmp_path)
+    assert rules("my_env:MyEnv", tmp_path) == before
+    (tmp_path / "my_words.py").write_text("ASK = 'Sum.'\n")
+    assert rules("my_env:MyEnv", tmp_path) != before
