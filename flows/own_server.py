@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -29,7 +30,13 @@ def start_own_server() -> None:
     if PREFECT_API_URL.value() or not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
         return
     server = SubprocessASGIServer()
-    server.start()
+    # Ctrl-C reaches every process of the terminal; the run still has to tell the server how it ended. A blocked signal
+    # stays blocked across exec, whatever handlers the server sets.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        server.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if server.server_process is not None:
         _end_with_us(server.server_process.pid)
 

@@ -98,6 +98,7 @@ class Engine(ABC):
 
         Raises:
             EngineError: it cannot, with what to do about it.
+            ValueError: the model or an adapter is not fit for it, which no second try mends.
         """
 
     @abstractmethod

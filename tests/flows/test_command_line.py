@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -84,6 +85,32 @@ def test_a_run_that_is_killed_leaves_no_server(tmp_path: Path) -> None:
     finally:
         run.kill()
         run.wait()
+    wait_until(lambda: not servers(tmp_path), 20)
+
+
+def test_ctrl_c_in_the_terminal_ends_with_one_line_that_says_how_to_resume(tmp_path: Path) -> None:
+    line = ["-m", "flows.collect_only", "--env.name", "math_env", "--model.path", "starter"]
+    run = subprocess.Popen(
+        [sys.executable, *line, "--collect.num_episodes", "2000", "--collect.data_dir", str(tmp_path / "data")],
+        cwd=ROOT,
+        env=with_own_server(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that the signal below reaches all its processes, as a terminal's does
+    )
+    try:
+        wait_until(lambda: list((tmp_path / "data").glob(".episodes/*/shard-0000.jsonl")), 120)
+        os.killpg(run.pid, signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
+    finally:
+        run.kill()
+        run.wait()
+    assert run.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith(
+        "Interrupted. Finished work is kept; to resume: python -m flows.collect_only"
+    )
     wait_until(lambda: not servers(tmp_path), 20)
 
 
