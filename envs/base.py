@@ -97,6 +97,12 @@ class EnvConfig(BaseModel):
     )
     max_turns: int = Field(3, ge=1, le=100, description="Most turns that one role has in an episode.")
     roles: tuple[str, ...] | None = Field(None, description="The roles that play, in order. Default: the env's own.")
+    timeout_s: float = Field(
+        300.0,
+        gt=0,
+        description="Most seconds that the env's own code may take between two asks, sandbox runs included; an episode "
+        "that takes longer ends as an error.",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="Settings of this env alone.")
 
     @property

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.engines.base import FinishReason
 
+SHARED_POLICY = "shared_model"
+"""The policy of every role that is not given to another one."""
+
 
 class EpisodeKey(NamedTuple):
     """What a journal holds at most once."""
@@ -46,9 +49,10 @@ class EpisodeError(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str
-    """The exception's class name."""
+    """The exception's class name; EnvTimeout if the env was not back in time."""
     message: str
     traceback: str
+    """For EnvTimeout, where the env was at the time."""
 
 
 class Episode(BaseModel):
@@ -71,3 +75,13 @@ class Episode(BaseModel):
     @property
     def key(self) -> EpisodeKey:
         return EpisodeKey(self.problem_hash, self.rollout_idx)
+
+
+def encodable(text: str) -> str:
+    """The text without half surrogate pairs, which no file can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def of_policy(episode: Episode, policy: str) -> Episode:
+    """The episode with the turns of one policy alone."""
+    return episode.model_copy(update={"turns": [turn for turn in episode.turns if turn.policy_name == policy]})

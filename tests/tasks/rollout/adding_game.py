@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -80,6 +81,42 @@ class RaisingGame(AddingGame):
         yield from super().play()
         if self.problem.answer % 10 == 0:
             raise LookupError(f"no {self.problem.answer} here")
+
+
+def wait_for_ever() -> None:
+    while True:
+        time.sleep(1)
+
+
+class StuckAtFirstGame(AddingGame):
+    def play(self) -> Play:
+        wait_for_ever()
+        yield from super().play()
+
+
+class StuckGame(AddingGame):
+    """Does not come back after the reply, on every tenth problem."""
+
+    def play(self) -> Play:
+        yield from super().play()
+        if self.problem.answer % 10 == 0:
+            wait_for_ever()
+
+
+class StuckAtCloseGame(AddingGame):
+    """Does not know the turn limit, and cannot be ended."""
+
+    def play(self) -> Play:
+        try:
+            while True:
+                yield [self.ask("adder", self.problem.statement)]
+        finally:
+            wait_for_ever()
+
+
+class NoGeneratorGame(AddingGame):
+    def play(self) -> Play:
+        return [self.ask("adder", self.problem.statement)]  # type: ignore[return-value]
 
 
 class ForgetfulGame(AddingGame):

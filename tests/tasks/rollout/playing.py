@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from envs.base import Env, EnvConfig
@@ -18,7 +19,7 @@ from tasks.rollout.config import CollectConfig
 from tasks.rollout.episode import Episode
 from tasks.rollout.journal import Journal
 from tasks.rollout.plan import Slot, make_plan
-from tasks.rollout.play import play_owed
+from tasks.rollout.play import ALL_SHARED, play_owed
 from tasks.rollout.progress import Progress
 from tests.tasks.rollout.adding_game import AddingGame, NoSandbox, add_problems
 
@@ -44,6 +45,9 @@ def play(
     max_concurrency: int = 8,
     timeout_s: float = 30.0,
     max_error_rate: float = 0.05,
+    env_timeout_s: float = 30.0,
+    policies: Mapping[str, str] = ALL_SHARED,
+    adapters: Collection[str] = (),
     progress: Progress | None = None,
 ) -> int:
     """`play_owed` with what the tests do not care about filled in."""
@@ -51,13 +55,15 @@ def play(
         play_owed(
             slots,
             env_class=env_class,
-            env_config=EnvConfig(name="adding"),
+            env_config=EnvConfig(name="adding", timeout_s=env_timeout_s),
             sandbox=NoSandbox(),
             engine=engine or ScriptedEngine(answer_or_not),
             journal=journal,
             collect=CollectConfig(max_error_rate=max_error_rate),
             max_concurrency=max_concurrency,
             timeout_s=timeout_s,
+            policies=policies,
+            adapters=adapters,
             progress=progress,
         )
     )

@@ -74,6 +74,7 @@ def test_turns_hold_what_the_policy_saw_even_if_the_env_goes_on_with_the_same_li
         (games.NotANumberGame, "ValueError", "reward of adder's turn 0 is nan", 1),
         (games.UnsayableGame, "UnicodeEncodeError", "surrogates not allowed", 0),
         (games.UnwritableGame, "TypeError", "set is not JSON serializable", 1),
+        (games.NoGeneratorGame, "TypeError", "'list' object is not an iterator", 0),
     ],
 )
 def test_an_exception_of_the_env_is_recorded(env_class: type[Env], kind: str, message: str, num_turns: int) -> None:
@@ -121,12 +122,13 @@ def test_an_engine_fault_stops_the_run_and_a_rerun_plays_the_rest(tmp_path: Path
             raise ConnectionError("server gone")
         return answer_or_not(request)
 
-    with Journal.open(tmp_path / "a", IDENTITY) as journal:
-        with pytest.raises(EngineError, match=r"server gone.* of 60 episodes are safe in .*; the same command plays"):
-            play(plan(60), journal, ScriptedEngine(dies_after_twenty))
-        num_safe = len(journal.finished)
-        assert 0 < num_safe <= 20
-        assert all(entry.error is None for entry in journal.finished.values())
+    told = r"server gone.* of 60 episodes are safe in .*; the same command plays"
+    with Journal.open(tmp_path / "a", IDENTITY) as journal, pytest.raises(EngineError, match=told):
+        play(plan(60), journal, ScriptedEngine(dies_after_twenty))
+    safe = read_episodes(tmp_path / "a")
+    num_safe = len(safe)
+    assert 0 < num_safe <= 20
+    assert all(episode.error is None for episode in safe)
     with Journal.open(tmp_path / "a", IDENTITY) as journal:
         assert play(plan(60), journal) == 60 - num_safe
         assert play(plan(60), journal) == 0
@@ -260,6 +262,38 @@ def test_a_cancelled_run_keeps_what_had_finished(tmp_path: Path) -> None:
     with Journal.open(tmp_path, IDENTITY) as journal:
         assert len(owed_slots(plan(100), journal)) == 100 - num_safe
         assert play(plan(100), journal) == 100 - num_safe
+
+
+@pytest.mark.parametrize(
+    ("policies", "adapters", "names", "answered_by"),
+    [
+        ({}, [], ["shared_model", "shared_model"], ["bare", "bare"]),
+        ({}, ["shared_model"], ["shared_model", "shared_model"], ["shared_model", "shared_model"]),
+        ({"checker": "critic"}, ["critic"], ["shared_model", "critic"], ["bare", "critic"]),
+        ({"checker": "critic"}, ["shared_model"], ["shared_model", "critic"], ["shared_model", "bare"]),
+        ({"adder": "a", "checker": "b"}, ["a", "b"], ["a", "b"], ["a", "b"]),
+    ],
+)
+def test_each_role_is_played_by_its_policy_and_each_policy_by_its_adapter(
+    tmp_path: Path, policies: dict[str, str], adapters: list[str], names: list[str], answered_by: list[str]
+) -> None:
+    engine = ScriptedEngine(lambda request: request.adapter or "bare")
+    with Journal.open(tmp_path, IDENTITY) as journal:
+        play(plan(5), journal, engine, env_class=games.PairGame, policies=policies, adapters=adapters)
+    for episode in read_episodes(tmp_path):
+        assert [turn.agent_name for turn in episode.turns[:2]] == ["adder", "checker"]
+        assert [turn.policy_name for turn in episode.turns[:2]] == names
+        assert [turn.reply for turn in episode.turns[:2]] == answered_by
+
+
+def test_a_single_episode_has_policies_and_adapters_too() -> None:
+    engine = ScriptedEngine(lambda request: request.adapter or "bare")
+    config, sandbox = EnvConfig(name="adding"), games.NoSandbox()
+    roles = {"policies": {"checker": "critic"}, "adapters": {"critic"}}
+    episode = asyncio.run(
+        play_episode(plan(1)[0], games.PairGame, config, sandbox, engine, CollectConfig(), **roles)  # type: ignore[arg-type]
+    )
+    assert [(t.policy_name, t.reply) for t in episode.turns[:2]] == [("shared_model", "bare"), ("critic", "critic")]
 
 
 def test_what_progress_has_counted_is_on_disk(tmp_path: Path) -> None:
