@@ -15,9 +15,9 @@ from tasks.rollout.journal import EpisodesRef
 
 
 @task(name="compute-stats", task_run_name="count {dataset.path.name}", cache_policy=NO_CACHE)
-def compute_stats(episodes: EpisodesRef, dataset: DatasetRef) -> dict[str, Any]:
-    """Write the stats beside the data file."""
-    stats = count(episodes.read(), dataset.funnel, episodes.requested)
+def compute_stats(episodes: EpisodesRef, dataset: DatasetRef, enough_successes: int | None = None) -> dict[str, Any]:
+    """Write the stats beside the data file. `enough_successes`: what stopped the tries at a problem, if anything."""
+    stats = count(episodes.read(), dataset.funnel, episodes.requested, enough_successes)
     write_stats(dataset.stats_path, stats)
     numbers = {**stats["episodes"], "turns": stats["rows"]["turns"], "kept": stats["rows"]["kept"]}
     numbers |= {f"rejected: {reason}": count for reason, count in stats["rows"]["rejected"].items()}

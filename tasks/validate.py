@@ -16,16 +16,21 @@ from tasks.dataset.files import write_dataset
 from tasks.dataset.records import DatasetRef
 from tasks.dataset.select import select_turns
 from tasks.rollout.collection import PlayConfig
+from tasks.rollout.episode import of_policy
 from tasks.rollout.journal import EpisodesRef
 
-SELECTION = {"only_success", "collect_mode", "keep_truncated", "agent_ratios", "seed"}
+SELECTION = {
+    *("only_success", "collect_mode", "turns", "keep_truncated"),
+    *("max_per_problem", "prefer", "agent_ratios", "seed"),
+}
 """The fields of CollectConfig that decide which turns are kept."""
 
 
 def _content(
-    episodes: EpisodesRef, config: PlayConfig, data_dir: Path, resolved_config: Mapping[str, Any]
+    episodes: EpisodesRef, config: PlayConfig, policy: str, data_dir: Path, resolved_config: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
+        "policy": policy,
         "episodes": episodes.sha256,
         "selection": config.collect.model_dump(mode="json", include=SELECTION),
         "heldout": problem_set_digest(heldout_problems(config.env_class, config.env)),
@@ -34,20 +39,22 @@ def _content(
 
 @task(
     name="validate",
-    task_run_name="pick turns from {episodes.finished} episodes",
+    task_run_name="pick turns of {policy} from {episodes.finished} episodes",
     cache_key_fn=by_content(_content, version=1),
     persist_result=True,
     result_serializer="json",
 )
 def validate(
-    episodes: EpisodesRef, config: PlayConfig, data_dir: Path, resolved_config: Mapping[str, Any]
+    episodes: EpisodesRef, config: PlayConfig, policy: str, data_dir: Path, resolved_config: Mapping[str, Any]
 ) -> DatasetRef:
-    """Write the data file, what was rejected, and the config that made them.
+    """Write the data file of one policy, what was rejected of its turns, and the config that made them.
 
     Raises:
         NothingToTrainOnError: no turn is kept; nothing is written.
     """
     heldout = frozenset(problem.hash for problem in heldout_problems(config.env_class, config.env))
-    selection = select_turns(episodes.read(), config.collect, heldout)
-    check_something_kept(selection.funnel)
-    return write_dataset(data_dir, selection, resolved_config)
+    played = [of_policy(episode, policy) for episode in episodes.read()]
+    selection = select_turns(played, config.collect, heldout)
+    named = policy if len(config.policy_names) > 1 else None
+    check_something_kept(selection.funnel, named)
+    return write_dataset(data_dir, selection, resolved_config, policy=named)

@@ -78,17 +78,20 @@ _REMEDIES: dict[Reason, str] = {
     "(--env.dataset) or a bigger model (--model.path)",
     "agent_failed": "--collect.collect_mode env, --collect.only_success false, more episodes "
     "(--collect.num_episodes) or a bigger model (--model.path)",
+    "not_trained": "other --env.roles: the agents that said most here only take part",
+    "other_turn": "--collect.turns all",
     "episode_error": "to mend the environment: the journal holds every traceback",
     "truncated": "a higher --collect.max_tokens, or --collect.keep_truncated true",
     "empty_reply": "another model (--model.path): this one says nothing",
     "held_out": "an --env.dataset that shares no problems with --env.benchmark",
     "duplicate": "more problems (--env.dataset) or a higher --collect.temperature",
+    "over_quota": "a higher --collect.max_per_problem",
     "agent_ratio": "other --collect.agent_ratios, or more episodes (--collect.num_episodes)",
 }
 
 
-def check_something_kept(funnel: Funnel) -> None:
-    """See that a selection left something to train on.
+def check_something_kept(funnel: Funnel, policy: str | None = None) -> None:
+    """See that a selection left something to train on. `policy`: whose turns it was made from, if there are several.
 
     Raises:
         NothingToTrainOnError: it did not.
@@ -99,7 +102,8 @@ def check_something_kept(funnel: Funnel) -> None:
     errored = f", {funnel.errored} errored" if funnel.errored else ""
     why = ", ".join(f"{reason} {count}" for reason, count in funnel.rejected.items()) or "no turn was played"
     main: Reason = max(funnel.rejected, key=lambda r: funnel.rejected[r], default="episode_error")
+    whom = f" for the policy {policy}" if policy else ""
     raise NothingToTrainOnError(
-        f"nothing to train on: {funnel.succeeded} of {funnel.finished} finished episodes succeeded{rate}{errored}, "
-        f"and 0 of {funnel.turns} turns were kept (rejected: {why}). Try {_REMEDIES[main]}."
+        f"nothing to train on{whom}: {funnel.succeeded} of {funnel.finished} finished episodes succeeded{rate}"
+        f"{errored}, and 0 of {funnel.turns} turns were kept (rejected: {why}). Try {_REMEDIES[main]}."
     )

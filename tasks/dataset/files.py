@@ -22,18 +22,25 @@ ENDINGS = ("_rejected.jsonl", "_stats.json", "_config.yaml")
 
 
 def write_dataset(
-    data_dir: Path, selection: Selection, config: Mapping[str, Any], now: datetime | None = None
+    data_dir: Path,
+    selection: Selection,
+    config: Mapping[str, Any],
+    now: datetime | None = None,
+    policy: str | None = None,
 ) -> DatasetRef:
     """Publish a selection as `sft_data_YYYYMMDD_HHMMSS.jsonl`, with `_rejected.jsonl` and `_config.yaml` beside it.
+
+    With several policies each has its own file, `sft_data_YYYYMMDD_HHMMSS.<policy>.jsonl`.
 
     The data file comes last: where it is, the others are. No file that exists is ever overwritten.
 
     Args:
         config: the resolved config, plain data.
         now: the time in the name; a second later for each name that is taken.
+        policy: whose turns they are, if there are several policies.
     """
     with _one_writer(data_dir):
-        path = _free_name(data_dir, now or datetime.now())
+        path = _free_name(data_dir, now or datetime.now(), f".{policy}" if policy else "")
         write_records(beside(path, "_rejected.jsonl"), selection.rejected)
         with publish_file(beside(path, "_config.yaml")) as tmp:
             tmp.write_text(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
@@ -89,9 +96,9 @@ def _data_files(folder: Path) -> list[Path]:
     return sorted(folder.glob(DATA_FILES), reverse=True)
 
 
-def _free_name(data_dir: Path, when: datetime) -> Path:
+def _free_name(data_dir: Path, when: datetime, of: str) -> Path:
     while True:
-        path = data_dir / f"sft_data_{when:%Y%m%d_%H%M%S}.jsonl"
+        path = data_dir / f"sft_data_{when:%Y%m%d_%H%M%S}{of}.jsonl"
         if not any(p.exists() for p in [path, *(beside(path, ending) for ending in ENDINGS)]):
             return path
         when += timedelta(seconds=1)

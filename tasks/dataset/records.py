@@ -20,10 +20,12 @@ Reason = Literal[
     "episode_failed",
     "agent_failed",
     "not_trained",
+    "other_turn",
     "truncated",
     "empty_reply",
     "held_out",
     "duplicate",
+    "over_quota",
     "agent_ratio",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)

@@ -28,8 +28,13 @@ class _Candidate:
 
     episode: Episode
     turn: Turn
-    agent_success: bool
+    agent_turns: Sequence[Turn]
+    """All turns of its agent in the episode, in order."""
     record: Record
+
+    @property
+    def agent_success(self) -> bool:
+        return self.agent_turns[-1].success
 
 
 def select_turns(episodes: Iterable[Episode], config: CollectConfig, heldout_hashes: frozenset[str]) -> Selection:
@@ -43,9 +48,24 @@ def select_turns(episodes: Iterable[Episode], config: CollectConfig, heldout_has
       others did.
     - `only_success=false`: every turn of every finished episode is kept.
 
-    Then, in this order: turns of agents that only take part, truncated replies, empty replies, problems in the
-    held-out set, turns whose messages and reply were kept before (the first stays), and what `agent_ratios` has too
-    many of. An errored episode is rejected as `episode_error`, never as a failure.
+    Then, in this order: turns of agents that only take part, turns that `turns` takes no credit for, truncated replies,
+    empty replies, problems in the held-out set, turns whose messages and reply were kept before (the first stays),
+    episodes that `max_per_problem` has too many of, and what `agent_ratios` has too many of. An errored episode is
+    rejected as `episode_error`, never as a failure.
+
+    What `turns` takes of an agent in an episode that passed the rule above, whichever `collect_mode` that was:
+
+    - `all`: every turn.
+    - `last`: the last one. Nothing of the agent is kept where that one is truncated or empty.
+    - `until_success`: those up to and including the first with `Turn.success`; all, if there is none. An env that does
+      not judge each turn gives all of them the episode's verdict, and then that is the agent's first turn alone.
+
+    `max_per_problem` counts the episodes of a problem of which a turn is kept, and keeps or drops these turns together.
+    Episodes are taken in the order that `prefer` says, and one that only repeats what is kept takes no place:
+
+    - `shortest`: fewest completion tokens in the turns with no reason of their own to be rejected, then `first`.
+    - `first`: lowest `rollout_idx`.
+    - `random`: by a number that depends on `seed` and the episode's key alone.
 
     The result depends on the set of episodes, not on the order in which they finished.
 
@@ -95,10 +115,12 @@ def refuse_doubles(episodes: Sequence[Episode]) -> None:
 
 
 def _candidates(episode: Episode) -> Iterator[_Candidate]:
-    final = {turn.agent_name: turn.success for turn in sorted(episode.turns, key=lambda t: t.turn_idx)}
+    by_agent: dict[str, list[Turn]] = {}
+    for turn in sorted(episode.turns, key=lambda t: t.turn_idx):
+        by_agent.setdefault(turn.agent_name, []).append(turn)
     for turn in episode.turns:
-        success = final[turn.agent_name]
-        yield _Candidate(episode, turn, success, _to_record(episode, turn, success))
+        agent_turns = by_agent[turn.agent_name]
+        yield _Candidate(episode, turn, agent_turns, _to_record(episode, turn, agent_turns[-1].success))
 
 
 def _to_record(episode: Episode, turn: Turn, agent_success: bool) -> Record:
@@ -128,15 +150,8 @@ def _reasons(
     candidates: Sequence[_Candidate], config: CollectConfig, heldout_hashes: frozenset[str]
 ) -> list[Reason | None]:
     """For each turn, the first reason in `REASONS` to reject it, or None."""
-    seen: set[str] = set()
-    reasons: list[Reason | None] = []
-    for candidate in candidates:
-        reason = _own_reason(candidate, config, heldout_hashes)
-        if reason is None and candidate.record.content in seen:
-            reason = "duplicate"
-        if reason is None:
-            seen.add(candidate.record.content)
-        reasons.append(reason)
+    reasons = [_own_reason(candidate, config, heldout_hashes) for candidate in candidates]
+    _reject_repeats(reasons, candidates, config)
     if config.agent_ratios and candidates:
         check_agent_ratios(config.agent_ratios, {c.turn.agent_name for c in candidates})
         left = [i for i, reason in enumerate(reasons) if reason is None]
@@ -156,6 +171,8 @@ def _own_reason(candidate: _Candidate, config: CollectConfig, heldout_hashes: fr
         return "agent_failed"
     if not turn.trained:
         return "not_trained"
+    if not _has_credit(turn, candidate.agent_turns, config.turns):
+        return "other_turn"
     if turn.finish_reason == "length" and not config.keep_truncated:
         return "truncated"
     if not turn.reply.strip():
@@ -163,6 +180,52 @@ def _own_reason(candidate: _Candidate, config: CollectConfig, heldout_hashes: fr
     if episode.problem_hash in heldout_hashes:
         return "held_out"
     return None
+
+
+def _has_credit(turn: Turn, agent_turns: Sequence[Turn], which: str) -> bool:
+    if which == "last":
+        return turn.turn_idx == agent_turns[-1].turn_idx
+    if which == "until_success":
+        return not any(before.success for before in agent_turns if before.turn_idx < turn.turn_idx)
+    return True
+
+
+def _reject_repeats(reasons: list[Reason | None], candidates: Sequence[_Candidate], config: CollectConfig) -> None:
+    """Reject turns that repeat a kept one, and all of the episodes that `max_per_problem` leaves no place for.
+
+    Both at once: what an episode without a place says must not make its equal in another one a duplicate.
+    """
+    problems: dict[str, dict[int, list[int]]] = {}
+    for i, candidate in enumerate(candidates):
+        if reasons[i] is None:
+            episode = candidate.episode
+            problems.setdefault(episode.problem_hash, {}).setdefault(episode.rollout_idx, []).append(i)
+    seen: set[str] = set()
+    for episodes in problems.values():
+        places = config.max_per_problem or len(episodes)
+        for members in sorted(episodes.values(), key=lambda m: _preference([candidates[i] for i in m], config)):
+            takes_place = False
+            for i in members:
+                content = candidates[i].record.content
+                if content in seen:
+                    reasons[i] = "duplicate"
+                elif not places:
+                    reasons[i] = "over_quota"
+                else:
+                    seen.add(content)
+                    takes_place = True
+            places -= takes_place
+
+
+def _preference(turns: Sequence[_Candidate], config: CollectConfig) -> tuple[int | str, int]:
+    """Sorts the episodes of a problem, each given by its turns: what comes first is kept."""
+    episode = turns[0].episode
+    first: int | str = 0
+    if config.max_per_problem and config.prefer == "shortest":
+        first = sum(c.turn.completion_tokens for c in turns)
+    elif config.max_per_problem and config.prefer == "random":
+        first = _lot(config.seed, episode.key)
+    return first, episode.rollout_idx
 
 
 def _surplus(
@@ -180,13 +243,16 @@ def _surplus(
     most = min((len(groups[name]) / share for name, share in shares.items() if share > 1e-9), default=0.0)
     for name, members in groups.items():
         quota = math.floor(most * shares[name] + 1e-9)
-        yield from sorted(members, key=lambda i: _lot(candidates[i], seed))[quota:]
+        yield from sorted(members, key=lambda i: _turn_lot(candidates[i], seed))[quota:]
 
 
-def _lot(candidate: _Candidate, seed: int) -> str:
-    """A fixed random number per turn: which surplus goes depends on the seed, not on what else was played."""
-    name = f"{seed} {candidate.episode.key} {candidate.turn.agent_name} {candidate.turn.turn_idx}"
-    return hashlib.sha256(name.encode()).hexdigest()
+def _turn_lot(candidate: _Candidate, seed: int) -> str:
+    return _lot(seed, candidate.episode.key, candidate.turn.agent_name, candidate.turn.turn_idx)
+
+
+def _lot(*name: object) -> str:
+    """A fixed random number: which surplus goes depends on the seed and the name, not on what else was played."""
+    return hashlib.sha256(" ".join(map(str, name)).encode()).hexdigest()
 
 
 def _funnel(episodes: Sequence[Episode], kept: Sequence[Record], rejected: Sequence[Rejected]) -> Funnel:

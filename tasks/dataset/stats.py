@@ -19,15 +19,25 @@ from tasks.rollout.episode import Episode
 Stats = dict[str, Any]
 """Plain data that JSON can hold: None where a number does not exist, never NaN."""
 
-_EPISODE_COLUMNS = ["env", "problem", "difficulty", "success", "error", "turns", "duration_s", "sandbox_tier"]
+_EPISODE_COLUMNS = [
+    *("env", "problem", "rollout_idx", "difficulty", "success", "error"),
+    *("turns", "duration_s", "sandbox_tier"),
+]
 _TURN_COLUMNS = ["env", "agent", "success", "finish_reason", "reward", "prompt_tokens", "completion_tokens"]
 
 
-def compute_stats(episodes: Sequence[Episode], funnel: Funnel, requested: int) -> Stats:
+def compute_stats(
+    episodes: Sequence[Episode], funnel: Funnel, requested: int, enough_successes: int | None = None
+) -> Stats:
     """Everything that is counted about a collection and what was kept of it.
 
     Rates are over finished episodes: one that errored or is missing is neither a success nor a failure, and has its
     own count. `requested = finished + errored + missing`, and `turns = kept + all rejected`.
+
+    pass@k is an estimate. Where `enough_successes` stopped the tries at a problem, how many there were depends on how
+    they went, and solved problems would look better than they are. So it rests on the first `enough_successes`
+    rollouts of each problem, which are played whatever comes of them. All other rates are of what was played, and
+    hard problems were played more often.
 
     Raises:
         ValueError: there are more episodes than were requested, or one stands there twice: these are not the
@@ -38,7 +48,8 @@ def compute_stats(episodes: Sequence[Episode], funnel: Funnel, requested: int) -
         raise ValueError(f"found {len(episodes)} episodes; wanted at most the {requested} that were requested.")
     played, turns = _episode_frame(episodes), _turn_frame(episodes)
     finished = played[played["error"].isna()]
-    outcomes = finished.groupby("problem")["success"].agg(["size", "sum"])
+    planned = finished if enough_successes is None else finished[finished["rollout_idx"] < enough_successes]
+    outcomes = planned.groupby("problem")["success"].agg(["size", "sum"])
     tries = [(int(n), int(c)) for n, c in outcomes.itertuples(index=False)]
     return {
         "episodes": {
@@ -50,7 +61,7 @@ def compute_stats(episodes: Sequence[Episode], funnel: Funnel, requested: int) -
             "succeeded": funnel.succeeded,
             "success_rate": funnel.success_rate,
         },
-        "problems": len(tries),
+        "problems": finished["problem"].nunique(),
         "pass_at_k": pass_at_k_table(tries),
         "rows": {
             "turns": funnel.turns,
@@ -127,8 +138,8 @@ def write_stats(path: Path, stats: Mapping[str, Any]) -> None:
 def _episode_frame(episodes: Sequence[Episode]) -> pd.DataFrame:
     rows = [
         (
-            *(e.env_name, e.problem_hash, e.difficulty, e.success, e.error and e.error.kind, len(e.turns)),
-            *(e.duration_s, e.metadata.get("sandbox_tier")),
+            *(e.env_name, e.problem_hash, e.rollout_idx, e.difficulty, e.success, e.error and e.error.kind),
+            *(len(e.turns), e.duration_s, e.metadata.get("sandbox_tier")),
         )
         for e in episodes
     ]

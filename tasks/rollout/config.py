@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.engines.base import Sampling
 
@@ -18,6 +18,12 @@ class CollectConfig(BaseModel):
 
     num_episodes: int = Field(100, ge=1, description="Episodes to play.")
     rollouts_per_problem: int = Field(1, ge=1, description="Episodes of each problem; more of them give a pass@k.")
+    enough_successes: int | None = Field(
+        None,
+        ge=1,
+        description="Stop trying a problem that was solved this often, and spend what that saves on problems that were "
+        "solved less often but at least once. Default: try all problems equally often.",
+    )
     seed: int = Field(0, ge=0, description="Seed of the sampling. Another seed is another collection.")
     batch: str | None = Field(
         None, description="Names a fresh collection, e.g. a date. On a schedule: the scheduled date."
@@ -36,10 +42,39 @@ class CollectConfig(BaseModel):
         description="What success means when keeping: env, all turns of an episode that succeeded; "
         "agent, all turns of an agent whose last turn in the episode succeeded.",
     )
+    turns: Literal["all", "last", "until_success"] = Field(
+        "all",
+        description="Which turns of an agent in a kept episode are trained on: all; last, its last turn alone; "
+        "until_success, those up to the first that succeeded, for an env that judges each turn.",
+    )
     keep_truncated: bool = Field(False, description="Keep replies that were cut off at max_tokens.")
+    max_per_problem: int | None = Field(
+        None, ge=1, description="Most episodes of one problem that are trained on. Default: no limit."
+    )
+    prefer: Literal["shortest", "first", "random"] = Field(
+        "shortest",
+        description="Which episodes of a problem stay where max_per_problem has too many: shortest, those with the "
+        "fewest tokens to train on; first, the lowest rollouts; random, by a draw that depends on collect.seed.",
+    )
     agent_ratios: dict[str, float] | None = Field(
         None, description="Share of the kept turns per agent, e.g. code_generator: 0.7; the surplus is dropped."
     )
+
+    @model_validator(mode="after")
+    def _enough_can_be_reached_and_is_about_success(self) -> Self:
+        if self.enough_successes is None:
+            return self
+        if self.enough_successes > self.rollouts_per_problem:
+            raise ValueError(
+                f"collect.enough_successes: found {self.enough_successes}; wanted at most "
+                f"collect.rollouts_per_problem, which is {self.rollouts_per_problem}; raise that one"
+            )
+        if not self.only_success:
+            raise ValueError(
+                "collect.enough_successes: found with collect.only_success false, which keeps failures too; "
+                "leave one of them out"
+            )
+        return self
 
     @property
     def sampling_seed(self) -> int:

@@ -11,6 +11,7 @@ from tasks.dataset.checks import (
     check_records,
     check_something_kept,
 )
+from tasks.dataset.records import REASONS, Funnel
 from tasks.dataset.select import select_turns
 from tasks.rollout.config import CollectConfig
 
@@ -62,6 +63,13 @@ def test_what_to_try_fits_the_reason_that_took_most(build):
     failed = [build.turn(success=False)]
     assert "--collect.collect_mode env" in nothing_kept([build.episode(turns=failed)], collect_mode="agent")
     assert "no turn was played" in nothing_kept([build.episode(turns=[], error=build.error())])
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_there_is_something_to_try_whatever_took_all_turns(reason):
+    counts = {"finished": 1, "succeeded": 1, "errored": 0, "turns": 2, "kept": 0, "kept_by_agent": {}}
+    with pytest.raises(NothingToTrainOnError, match=rf"rejected: {reason} 2\)\. Try .+\."):
+        check_something_kept(Funnel(**counts, rejected={reason: 2}))
 
 
 def test_one_kept_turn_is_something(build):

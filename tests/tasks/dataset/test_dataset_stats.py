@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
-from itertools import combinations
+from itertools import combinations, product
 
 import pytest
 
+from envs.base import Problem
 from tasks.dataset.checks import check_records
 from tasks.dataset.records import write_records
 from tasks.dataset.select import select_turns
 from tasks.dataset.stats import compute_file_stats, compute_stats, pass_at_k, pass_at_k_table, write_stats
 from tasks.rollout.config import CollectConfig
+from tasks.rollout.episode import EpisodeKey
+from tasks.rollout.plan import due_slots
 
 
 def stats_of(episodes, requested=None, **options):
@@ -98,6 +101,34 @@ def test_pass_at_k_doubles_up_to_the_most_tries_and_uses_problems_tried_often_en
     assert table["1"] == {"pass_rate": pytest.approx((0.5 + 0 + 1) / 3), "problems": 3}
     assert table["2"] == {"pass_rate": pytest.approx((5 / 6 + 0) / 2), "problems": 2}
     assert table["4"] == {"pass_rate": pytest.approx(0.5), "problems": 2}
+
+
+@pytest.mark.parametrize("chance", [0.25, 0.5])
+def test_stopping_at_enough_successes_does_not_make_pass_at_k_look_better(build, chance):
+    """Over all ways in which three tries can go, the mean of the estimate is what it estimates."""
+    problem = Problem(statement="once")
+    told = {"1": 0.0, "2": 0.0}
+    naive = 0.0
+    for went in product([True, False], repeat=3):
+        outcomes: dict[EpisodeKey, bool | None] = {}
+        while owed := [s.key for s in due_slots([problem], 3, 3, 2, outcomes) if s.key not in outcomes]:
+            outcomes |= {key: went[key.rollout_idx] for key in owed}
+        episodes = [build.episode(success=bool(s), rollout_idx=key.rollout_idx) for key, s in outcomes.items()]
+        weight = chance ** sum(went) * (1 - chance) ** (3 - sum(went))
+        funnel = select_turns(episodes, CollectConfig(), frozenset()).funnel
+        table = compute_stats(episodes, funnel, len(episodes), enough_successes=2)["pass_at_k"]
+        told = {k: told[k] + weight * table[k]["pass_rate"] for k in told}
+        naive += weight * sum(map(bool, outcomes.values())) / len(outcomes)
+    assert told == {"1": pytest.approx(chance), "2": pytest.approx(1 - (1 - chance) ** 2)}
+    assert naive > chance + 0.01
+
+
+def test_tries_beyond_the_planned_ones_count_as_played_but_not_for_pass_at_k(build):
+    episodes = [build.episode(success=i == 2, rollout_idx=i) for i in range(4)]
+    funnel = select_turns(episodes, CollectConfig(), frozenset()).funnel
+    stats = compute_stats(episodes, funnel, 4, enough_successes=2)
+    assert stats["pass_at_k"] == {"1": {"pass_rate": 0.0, "problems": 1}, "2": {"pass_rate": 0.0, "problems": 1}}
+    assert (stats["episodes"]["success_rate"], stats["problems"]) == (0.25, 1)
 
 
 def test_episodes_of_another_request_are_refused(build):

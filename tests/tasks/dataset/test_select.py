@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -140,6 +141,114 @@ def test_a_turn_that_was_rejected_does_not_make_its_equal_a_duplicate(build):
     assert reasons(selection) == ["episode_failed"]
 
 
+def repair(build, *successes, **changes):
+    """A solved episode of one agent, whose turns went like this."""
+    turns = [build.turn(turn_idx=i, success=success) for i, success in enumerate(successes)]
+    return build.episode(turns=turns, **changes)
+
+
+@pytest.mark.parametrize("mode", ["env", "agent"])
+@pytest.mark.parametrize(
+    ("successes", "credit", "kept"),
+    [
+        ([False, True], "all", [0, 1]),
+        ([False, True], "last", [1]),
+        ([False, True, True], "last", [2]),
+        ([False, True], "until_success", [0, 1]),
+        ([True, True], "until_success", [0]),
+        ([False, True, False, True], "until_success", [0, 1]),
+    ],
+)
+def test_credit_says_which_turns_of_an_agent_that_was_kept_are_trained_on(build, mode, successes, credit, kept):
+    selection = keep([repair(build, *successes)], collect_mode=mode, turns=credit)
+    assert [r.metadata.turn_idx for r in selection.kept] == kept
+    assert reasons(selection) == ["other_turn"] * (len(successes) - len(kept))
+
+
+def test_an_agent_that_never_succeeded_in_a_solved_episode_keeps_all_until_success_and_one_as_last(build):
+    turns = [build.turn("coder", 0), *(build.turn("tester", i, success=False) for i in range(2))]
+    episode = build.episode(turns=turns)
+    spoke = [(r.metadata.agent_name, r.metadata.turn_idx) for r in keep([episode], turns="until_success").kept]
+    assert spoke == [("coder", 0), ("tester", 0), ("tester", 1)]
+    spoke = [(r.metadata.agent_name, r.metadata.turn_idx) for r in keep([episode], turns="last").kept]
+    assert spoke == [("coder", 0), ("tester", 1)]
+
+
+def test_no_earlier_turn_stands_in_for_a_last_one_that_was_cut_off(build):
+    turns = [build.turn(turn_idx=0), build.turn(turn_idx=1, finish_reason="length")]
+    selection = keep([build.episode(turns=turns)], turns="last")
+    assert reasons(selection) == ["other_turn", "truncated"]
+
+
+def tries(build, *tokens, problem=0):
+    """Episodes of one problem, whose replies differ and have these lengths."""
+    return [
+        build.episode(problem, rollout_idx=i, turns=[build.turn(reply=f"{problem} {i}", completion_tokens=n)])
+        for i, n in enumerate(tokens)
+    ]
+
+
+def rollouts(selection):
+    return [r.metadata.rollout_idx for r in selection.kept]
+
+
+def test_at_most_so_many_episodes_of_a_problem_stay_the_shortest_ones_first(build):
+    episodes = [*tries(build, 9, 3, 5, 3), *tries(build, 7, problem=1)]
+    selection = keep(episodes, max_per_problem=2)
+    assert [(r.metadata.env_idx, r.metadata.rollout_idx) for r in selection.kept] == [(0, 1), (0, 3), (1, 0)]
+    assert reasons(selection) == ["over_quota"] * 2
+    assert rollouts(keep(episodes[:4], max_per_problem=3)) == [1, 2, 3]
+    assert rollouts(keep(episodes[:4], max_per_problem=2, prefer="first")) == [0, 1]
+
+
+def test_which_episodes_a_draw_keeps_depends_on_the_seed_and_their_keys_alone(build):
+    def drawn(seed, *problems):
+        episodes = [e for p in problems for e in tries(build, *[5] * 12, problem=p)]
+        selection = keep(episodes, max_per_problem=4, prefer="random", seed=seed)
+        return [r.metadata.rollout_idx for r in selection.kept if r.metadata.env_idx == 1]
+
+    assert drawn(0, 1) == drawn(0, 0, 1, 2)
+    assert len({tuple(drawn(seed, 1)) for seed in range(5)}) > 1
+
+
+def test_the_turns_of_an_episode_stay_or_go_together(build):
+    def episode(i, tokens):
+        turns = [build.turn(turn_idx=t, reply=f"{i} {t}", completion_tokens=n) for t, n in enumerate(tokens)]
+        return build.episode(rollout_idx=i, turns=turns)
+
+    selection = keep([episode(0, [1, 9]), episode(1, [4, 4])], max_per_problem=1)
+    assert [(r.metadata.rollout_idx, r.metadata.turn_idx) for r in selection.kept] == [(1, 0), (1, 1)]
+    # Only what would be trained on is counted.
+    assert rollouts(keep([episode(0, [1, 9]), episode(1, [9, 4])], max_per_problem=1, turns="last")) == [1]
+
+
+def test_an_episode_that_only_repeats_what_is_kept_takes_no_place(build):
+    def episode(i, reply, tokens):
+        return build.episode(rollout_idx=i, turns=[build.turn(reply=reply, completion_tokens=tokens)])
+
+    selection = keep([episode(0, "a", 1), episode(1, "a", 2), episode(2, "b", 3)], max_per_problem=2)
+    assert replies(selection) == ["a", "b"]
+    assert reasons(selection) == ["duplicate"]
+
+
+def test_an_episode_without_a_place_makes_no_duplicate_of_what_a_kept_one_says(build):
+    told = build.turn(turn_idx=0, reply="same", completion_tokens=1)
+    turns = [
+        [told, build.turn(turn_idx=1, reply=reply, completion_tokens=n)] for reply, n in [("long", 9), ("brief", 2)]
+    ]
+    selection = keep([build.episode(rollout_idx=i, turns=t) for i, t in enumerate(turns)], max_per_problem=1)
+    assert replies(selection) == ["same", "brief"]
+    assert reasons(selection) == ["duplicate", "over_quota"]
+
+
+def test_a_failed_episode_takes_no_place_and_ratios_come_after_places(build):
+    episodes = duo(build, 4)
+    failed = build.episode(0, rollout_idx=1, success=False, turns=[build.turn(completion_tokens=1)])
+    selection = keep([*episodes, failed], max_per_problem=1, agent_ratios={"a": 0.5, "b": 0.25})
+    assert selection.funnel.kept_by_agent == {"a": 4, "b": 2}
+    assert sorted(reasons(selection)) == ["agent_ratio"] * 2 + ["episode_failed"]
+
+
 def duo(build, count):
     return [
         build.episode(i, turns=[build.turn(a, 0, messages=[{"role": "user", "content": f"{a} {i}"}]) for a in "ab"])
@@ -205,7 +314,7 @@ def journals(draw):
                 reward=0.0,
                 success=draw(st.booleans()),
                 prompt_tokens=1,
-                completion_tokens=1,
+                completion_tokens=draw(st.integers(1, 3)),
             )
             for agent in "ab"
             for turn_idx in range(draw(st.integers(0, 2)))
@@ -231,6 +340,9 @@ configs = st.builds(
     CollectConfig,
     only_success=st.booleans(),
     collect_mode=st.sampled_from(["env", "agent"]),
+    turns=st.sampled_from(["all", "last", "until_success"]),
+    max_per_problem=st.sampled_from([None, 1, 2]),
+    prefer=st.sampled_from(["shortest", "first", "random"]),
     keep_truncated=st.booleans(),
     seed=st.integers(0, 3),
 )
@@ -256,6 +368,14 @@ def test_the_funnel_adds_up_and_nothing_disappears(episodes, config, heldout, rn
     assert funnel.finished + funnel.errored == len(episodes)
     assert set(funnel.rejected) <= set(REASONS)
     assert len({r.content for r in selection.kept}) == len(selection.kept)
+    if config.max_per_problem and not config.agent_ratios:
+        told_of = {(r.metadata.problem_hash, r.metadata.rollout_idx) for r in selection.kept}
+        assert all(n <= config.max_per_problem for n in Counter(problem for problem, _ in told_of).values())
+        contents = {r.content for r in selection.kept}
+        assert all(r.content in contents for r in selection.rejected if r.reason == "duplicate")
+        of_problems = {(r.metadata.problem_hash, r.content) for r in selection.kept}
+        surplus = [r for r in selection.rejected if r.reason == "over_quota"]
+        assert all((r.metadata.problem_hash, r.content) not in of_problems for r in surplus)
 
     shuffled = list(episodes)
     rng.shuffle(shuffled)

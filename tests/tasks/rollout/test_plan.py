@@ -22,8 +22,13 @@ from tests.tasks.rollout.adding_game import AddingGame, Sum, add_problems
 
 
 def key(env: dict[str, Any] | None = None, sandbox: dict[str, Any] | None = None, **collect: Any) -> str:
-    changed = {name: collect.pop(name) for name in ("problems", "model", "adapter") if name in collect}
-    parts: dict[str, Any] = {"problems": add_problems(5), "model": "m", "adapter": None} | changed
+    changed = {name: collect.pop(name) for name in ("problems", "model", "policies", "adapters") if name in collect}
+    parts: dict[str, Any] = {
+        "problems": add_problems(5),
+        "model": "m",
+        "policies": {},
+        "adapters": {},
+    } | changed
     identity = collection_identity(
         env_class=AddingGame,
         env=EnvConfig(name="adding", **(env or {})),
@@ -83,7 +88,8 @@ def test_seeds_are_the_same_forever_and_differ_by_everything_that_names_a_reques
         {"seed": 1},
         {"batch": "2031-01-01"},
         {"model": "other"},
-        {"adapter": "lora"},
+        {"policies": {"adder": "own"}},
+        {"adapters": {"shared_model": "lora"}},
         {"problems": add_problems(6)},
         {"problems": [*add_problems(4), Sum(statement="4 + 1", answer=99)]},
         {"env": {"max_turns": 2}},
@@ -103,11 +109,15 @@ def test_whatever_changes_samples_or_verdicts_is_another_collection(change: dict
         {"rollouts_per_problem": 3},
         {"only_success": False},
         {"collect_mode": "agent"},
+        {"turns": "last"},
+        {"max_per_problem": 1, "prefer": "random"},
+        {"rollouts_per_problem": 3, "enough_successes": 2},
         {"data_dir": Path("elsewhere")},
         {"max_error_rate": 0.5},
         {"env": {"dataset": "a.jsonl"}},
         {"env": {"options": {"hint": ""}}},
         {"env": {"roles": ("adder",)}},
+        {"env": {"timeout_s": 5.0}},
         {"sandbox": {"min_tier": "A"}},
         {"sandbox": {"allow_unsafe": True}},
     ],
