@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from envs.base import Env, EnvConfig, Problem
 from envs.faults import ServiceError
 from envs.grading import GradingError
+from envs.grading.code_tests import judge
+from envs.problems.files import FileProblem
+from envs.problems.kinds import CodeProblem, MathProblem
 from envs.sandbox.base import Sandbox
 
 
@@ -18,6 +21,11 @@ class GoldFailure:
 
     problem: Problem
     reason: str
+
+    @property
+    def name(self) -> str:
+        """What the problem's file calls it, or else its hash."""
+        return (self.problem.id if isinstance(self.problem, FileProblem) else "") or self.problem.hash
 
 
 def play_gold(env: Env) -> bool:
@@ -31,17 +39,10 @@ def play_gold(env: Env) -> bool:
         return bool(env.success)
 
 
-def failing_gold(
-    env_class: type[Env],
-    problems: Sequence[Problem],
-    config: EnvConfig,
-    sandbox: Sandbox,
-    explain: Callable[[Problem, Sandbox], str] | None = None,
-    workers: int = 2,
-) -> Iterator[GoldFailure]:
-    """The problems whose reference answer does not score success, in order, each with the reason.
-
-    `explain` finds the reason where the env says no more than that the reference lost.
+def check_gold(
+    env_class: type[Env], problems: Sequence[Problem], config: EnvConfig, sandbox: Sandbox, workers: int = 2
+) -> Iterator[GoldFailure | None]:
+    """Play the reference answers: for each problem, in order, None or why its answer does not score success.
 
     Raises:
         NotImplementedError: the env has no reference answers.
@@ -52,7 +53,7 @@ def failing_gold(
         try:
             if play_gold(env_class(problem, config, sandbox)):
                 return None
-            return GoldFailure(problem, explain(problem, sandbox) if explain else "judged to be wrong")
+            return GoldFailure(problem, _explain(problem, sandbox))
         except (ServiceError, NotImplementedError):
             raise
         except GradingError as error:
@@ -61,4 +62,17 @@ def failing_gold(
             return GoldFailure(problem, f"{type(error).__name__}: {error}")
 
     with ThreadPoolExecutor(workers) as pool:
-        yield from (found for found in pool.map(failure, problems) if found is not None)
+        yield from pool.map(failure, problems)
+
+
+def _explain(problem: Problem, sandbox: Sandbox) -> str:
+    """What the judge has against the reference answer of a problem."""
+    if isinstance(problem, MathProblem):
+        return f"the answer {problem.answer!r} is not read as equal to itself"
+    if not isinstance(problem, CodeProblem):
+        return "judged to be wrong"
+    verdicts = judge(sandbox, problem.reference, problem.hidden_tests, problem.function, stop_at_first_failure=True)
+    verdict, place = verdicts[-1], f"test {len(verdicts)} of {len(problem.hidden_tests)}"
+    if verdict.status == "accepted":
+        return "its solution passes all tests, but not as a reply"
+    return " ".join(f"{place}: {verdict.status} {verdict.error or verdict.got}".split())

@@ -200,7 +200,7 @@ class SearchEnv(Env):
         is_last = ask.turn_idx + 1 >= self.config.max_turns
         if ask.role == "search_reasoning_agent":
             request = " ".join(step.question for step in steps)
-            return f"answer: {answer}" if ask.turn_idx or is_last else f"ask: {request}"
+            return f"answer: {answer}" if ask.turn_idx or is_last or not steps else f"ask: {request}"
         if ask.turn_idx < len(steps) and not is_last:
             return f"search: {steps[ask.turn_idx].query}"
         return f"{'report' if ask.role == 'web_search_agent' else 'answer'}: {answer}"

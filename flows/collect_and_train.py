@@ -36,7 +36,6 @@ def collect_and_train(config: RunConfig = DEFAULTS) -> RunReport:
     check_collecting(config)
     check_evaluating(config)
     steps = Steps("collect and train", config)
-    dataset = steps.collect()
-    adapter = steps.train([dataset.path])
-    steps.compare(adapter)
+    data = {policy: [dataset.path] for policy, dataset in steps.collect().items()}
+    steps.compare(steps.train_policies(data))
     return steps.finish(f"look at the plot and the problems that got worse: {from_here(steps.data_dir)}/report.md")

@@ -33,8 +33,8 @@ def collect_only(config: RunConfig = DEFAULTS) -> RunReport:
     config = with_model_at_hand(with_scheduled_batch(config))
     check_collecting(config)
     steps = Steps("collect only", config)
-    data = from_here(steps.collect().path)
+    files = [from_here(dataset.path) for dataset in steps.collect().values()]
     return steps.finish(
-        f"look at the data: head -1 {shlex.quote(str(data))}",
-        f"train on it: {steps.command('flows.train_only', '--train.data_path', str(data))}",
+        f"look at the data: head -1 {shlex.quote(str(files[0]))}",
+        *(f"train on it: {steps.command('flows.train_only', '--train.data_path', str(file))}" for file in files),
     )

@@ -6,23 +6,33 @@ import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from envs import load_env_class
 from envs.base import EnvConfig
 from envs.sandbox.base import SandboxConfig
 from tasks.engines.base import EngineConfig, ModelConfig
-from tasks.evaluation.config import EvaluateConfig
+from tasks.evaluation.config import EvaluateConfig, IterateConfig
 from tasks.rollout.artifact import publish_file
 from tasks.rollout.collection import PlayConfig
 from tasks.rollout.config import CollectConfig
 from tasks.training.config import TrainConfig
 
 Tree = dict[str, Any]
+PolicyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""It becomes a part of file names."""
 
 
 class RunConfig(BaseModel):
@@ -39,6 +49,14 @@ class RunConfig(BaseModel):
     collect: CollectConfig = Field(CollectConfig(), description="Playing episodes and keeping some of them.")
     train: TrainConfig = Field(TrainConfig(), description="Fine-tuning on what was kept.")
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Comparing before and after on held-out problems.")
+    iterate: IterateConfig = Field(
+        IterateConfig(), description="For flows.expert_iteration: collecting and training in turns."
+    )
+    policies: dict[str, PolicyName] = Field(
+        {},
+        description="The policy that plays each role, e.g. tool_generator: coder. Every policy is trained on the turns "
+        "of its own roles, into an adapter of its own. Default: one shared policy plays all.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -67,11 +85,23 @@ class RunConfig(BaseModel):
                 raise ValueError(f"collect.agent_ratios.{agent}: found {share}; wanted a share from 0 to 1")
         return collect
 
+    @model_validator(mode="after")
+    def _policies_have_roles_that_play(self) -> Self:
+        roles = load_env_class(self.env.name).seats_for(self.env)
+        if unknown := sorted(set(self.policies) - set(roles)):
+            raise ValueError(f"policies: no role {unknown[0]!r} plays here; wanted {', '.join(roles)}")
+        return self
+
     @property
     def play(self) -> PlayConfig:
         """What it takes to play episodes."""
         return PlayConfig(
-            env=self.env, model=self.model, engine=self.engine, sandbox=self.sandbox, collect=self.collect
+            env=self.env,
+            model=self.model,
+            engine=self.engine,
+            sandbox=self.sandbox,
+            collect=self.collect,
+            policies=self.policies,
         )
 
     @property
@@ -88,6 +118,16 @@ class RunConfig(BaseModel):
     def output_dir(self) -> Path:
         """Where the adapter goes."""
         return (self.train.output_dir or Path(f"sft_model_{self.env.short_name}")).expanduser()
+
+    @property
+    def adapter_dirs(self) -> dict[str, Path]:
+        """Where the adapter of each policy goes: the output folder or, with several policies, a folder in it."""
+        return self.adapters_in(self.output_dir)
+
+    def adapters_in(self, folder: Path) -> dict[str, Path]:
+        """Where a training that wrote to `folder` has put the adapter of each policy."""
+        names = self.play.policy_names
+        return {name: folder / name if len(names) > 1 else folder for name in names}
 
     def resolved(self) -> Tree:
         """The whole tree as plain data, with the folders that were derived."""

@@ -30,7 +30,10 @@ def print_help(command: str, config_class: type[RunConfig], about: str, examples
     defaults = config_class()
     for section, field in RunConfig.model_fields.items():
         console.print(Text(f"\n{section}: {field.description}", style="bold"))
-        console.print(_section_table(section, getattr(defaults, section)))
+        if isinstance(of_section := getattr(defaults, section), BaseModel):
+            console.print(_section_table(section, of_section))
+        else:
+            console.print(Text(f" --{section}.KEY VALUE"))
     console.print(Text("\nexamples:\n" + "\n".join(f"  {example}" for example in examples)))
     console.print(Text("\nWINNOW_TRACEBACK=1 in the environment shows where an error came from."))
 

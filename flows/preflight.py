@@ -45,7 +45,7 @@ def check_collecting(config: RunConfig) -> None:
     """
     check_playing(config)
     check_agent_ratios(config.collect.agent_ratios or {}, config.play.env_class.seats_for(config.env))
-    Collection.for_training(config.play)
+    Collection.for_training(config.play, {})
     check_data_folder(config.data_dir)
 
 
@@ -56,7 +56,8 @@ def check_training(config: RunConfig) -> None:
         ValueError: there is not, or it cannot.
     """
     resolve_model(config.model)
-    check_writable(config.output_dir)
+    for folder in config.adapter_dirs.values():
+        check_writable(folder)
     check_data_folder(config.data_dir)
 
 
@@ -68,25 +69,30 @@ def check_evaluating(config: RunConfig) -> None:
     """
     if config.evaluate.num_problems:
         check_playing(config)
-        Collection.for_evaluation(config.play, config.evaluate, None)
+        Collection.for_evaluation(config.play, config.evaluate, {})
         check_data_folder(config.data_dir)
 
 
-def check_adapter(config: RunConfig) -> Path:
-    """The folder of the trained model that is to be evaluated, absolute.
+def check_adapters(config: RunConfig) -> dict[str, Path]:
+    """The folder of the trained model of each policy that is to be evaluated, absolute.
 
     Raises:
         FolderError: there is none.
         ValueError: it is an adapter of another model than the config's.
     """
-    folder = (config.evaluate.adapter_dir or config.output_dir).expanduser().absolute()
+    folders = config.adapters_in((config.evaluate.adapter_dir or config.output_dir).expanduser().absolute())
+    for folder in folders.values():
+        _check_adapter(folder, config)
+    return folders
+
+
+def _check_adapter(folder: Path, config: RunConfig) -> None:
     if not (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise FolderError(
             f"evaluate.adapter_dir: {folder} holds no adapter_config.json; give the folder that a training wrote"
         )
     if config.engine.kind != "scripted":
         _check_base(folder, config.model)
-    return folder
 
 
 def _check_base(folder: Path, model: ModelConfig) -> None:

@@ -32,7 +32,6 @@ def quick_test(config: QuickTestConfig = DEFAULTS) -> RunReport:
     check_collecting(config)
     check_evaluating(config)
     steps = Steps("quick test", config)
-    dataset = steps.collect()
-    adapter = steps.train([dataset.path])
-    steps.compare(adapter)
+    data = {policy: [dataset.path] for policy, dataset in steps.collect().items()}
+    steps.compare(steps.train_policies(data))
     return steps.finish(f"for real: {steps.command('flows.collect_and_train')}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -14,15 +16,20 @@ from rich.console import Console
 
 from flows.config import RunConfig
 from tasks.bring import bring_dataset, bring_folder, bring_journal
+from tasks.check_problems import check_problems
 from tasks.collect import collect
 from tasks.compute_stats import compute_stats
 from tasks.dataset.records import DatasetRef
+from tasks.dataset.relabel import Control
 from tasks.evaluate import evaluate
-from tasks.evaluation.compare import compare
+from tasks.evaluation.compare import Comparison, compare
+from tasks.evaluation.config import EvaluateConfig
 from tasks.evaluation.report import RunReport, summary_table
+from tasks.relabel import relabel
 from tasks.report import report
 from tasks.rollout.artifact import Ref
 from tasks.rollout.journal import EpisodesRef
+from tasks.rollout.problem_check import needs_check
 from tasks.train import train
 from tasks.training.launch import AdapterRef
 from tasks.validate import validate
@@ -37,56 +44,75 @@ class Steps:
     def __init__(self, flow: str, config: RunConfig) -> None:
         self.config = config
         self.data_dir = config.data_dir.absolute()
-        self.output_dir = config.output_dir.absolute()
         self.summary = RunReport(
             flow=flow, env=config.env.name, model=config.model.path, engine=_engine_name(config), files={}
         )
 
-    def collect(self) -> DatasetRef:
-        """Play, keep what succeeded, count it: a published data file."""
-        play = self.config.play
-        episodes = bring_journal(self._call(collect, play, self.data_dir), self.data_dir)
-        self._note(
+    def collect(self) -> dict[str, DatasetRef]:
+        """Play, keep what succeeded, count it: a published data file for each policy."""
+        return self.keep(self.play({}))
+
+    def play(self, adapters: Mapping[str, Ref]) -> EpisodesRef:
+        """Play the episodes to train on. `adapters`: those of the policies that do not play as the bare model."""
+        episodes = self._call(collect, self.config.play, adapters, self._left_out(None), self.data_dir)
+        episodes = bring_journal(episodes, self.data_dir)
+        self.note(
             requested=episodes.requested,
             finished=episodes.finished - episodes.errored,
             errored=episodes.errored,
             succeeded=episodes.succeeded,
             files={"episodes": episodes.path.parent},
         )
-        dataset = self._call(validate, episodes, play, self.data_dir, self.config.resolved())
+        return episodes
+
+    def keep(self, episodes: EpisodesRef) -> dict[str, DatasetRef]:
+        """Keep what succeeded and count it: a published data file for each policy."""
+        return {policy: self._keep(episodes, policy) for policy in self.config.play.policy_names}
+
+    def relabel(self, episodes: EpisodesRef, policy: str, control: Control, most: int) -> Path:
+        """The data file of a control, `most` rows at most."""
+        return self._call(relabel, episodes, self.config.play, policy, control, most, self.data_dir).path
+
+    def _keep(self, episodes: EpisodesRef, policy: str) -> DatasetRef:
+        config = self.config
+        dataset = self._call(validate, episodes, config.play, policy, self.data_dir, config.resolved())
         dataset = bring_dataset(dataset, self.data_dir)
-        self._call(compute_stats, episodes, dataset)
-        self._note(
-            kept=dataset.funnel.kept,
-            rejected=dataset.funnel.rejected,
-            files={"data file": dataset.path, "stats": dataset.stats_path},
+        self._call(compute_stats, episodes, dataset, config.collect.enough_successes)
+        self.note(
+            kept={**self.summary.kept, policy: dataset.funnel.kept},
+            rejected=Counter(self.summary.rejected) + Counter(dataset.funnel.rejected),
+            files={self._of("data file", policy): dataset.path, self._of("stats", policy): dataset.stats_path},
         )
         return dataset
 
-    def train(self, data: list[Path]) -> AdapterRef:
-        """Fine-tune on data files: a published model folder."""
+    def train_policies(self, data: Mapping[str, list[Path]]) -> dict[str, AdapterRef]:
+        """Fine-tune each policy on its own data files, one after the other: a published model folder for each."""
+        return {policy: self.train(data[policy], policy, folder) for policy, folder in self.config.adapter_dirs.items()}
+
+    def train(self, data: list[Path], policy: str, folder: Path | None = None) -> AdapterRef:
+        """Fine-tune one policy on data files: a published model folder, the run's own unless another one is given."""
         config = self.config
+        folder = (folder or config.output_dir).absolute()
         resolved = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
-        adapter = self._call(train, data, config.model, config.train, self.output_dir, resolved)
-        adapter = bring_folder(adapter, self.output_dir)
-        counts = adapter.counts
-        self._note(
-            trained_tokens=counts.trained_tokens,
-            loss_first=counts.first_loss,
-            loss_last=counts.last_loss,
-            files={"model folder": adapter.path},
+        adapter = bring_folder(self._call(train, data, config.model, config.train, folder, resolved), folder)
+        self.note(
+            trained={**self.summary.trained, policy: adapter.counts},
+            files={self._of("model folder", policy): adapter.path},
         )
         return adapter
 
-    def compare(self, adapter: Ref) -> None:
-        """Play the held-out problems with the bare model and with the adapter, if any are to be played."""
+    def compare(self, adapters: Mapping[str, Ref]) -> None:
+        """Measure on held-out problems what the adapters change, if any are to be played."""
         if self.config.evaluate.num_problems:
-            before, after = self._evaluate(None), self._evaluate(adapter)
-            self._note(comparison=compare(before.read(), after.read()))
+            self.note(comparison=self.measure({}, adapters))
+
+    def measure(self, before: Mapping[str, Ref], after: Mapping[str, Ref]) -> Comparison:
+        """Play the held-out problems with the adapters of either side; none is the bare model."""
+        return compare(self._evaluate(before).read(), self._evaluate(after).read())
 
     def finish(self, *next_steps: str) -> RunReport:
         """Write the report and print the closing table."""
-        self._note(next_steps=next_steps, files={"report": self.data_dir / "report.md"})
+        self.note(next_steps=next_steps, files={"report": self.data_dir / "report.md"})
         self._call(report, self.summary, self.data_dir)
         self.config.save(self.data_dir / "report_config.yaml")
         Console().print(summary_table(self.summary))
@@ -100,20 +126,34 @@ class Steps:
             line += ["--collect.data_dir", str(config.data_dir)]
         return shlex.join([*line, *arguments])
 
-    def _evaluate(self, adapter: Ref | None) -> EpisodesRef:
+    def _evaluate(self, adapters: Mapping[str, Ref]) -> EpisodesRef:
         config = self.config
-        return self._call(evaluate, config.play, config.evaluate, adapter, self.data_dir)
+        left_out = self._left_out(config.evaluate)
+        return self._call(evaluate, config.play, config.evaluate, adapters, left_out, self.data_dir)
+
+    def _left_out(self, of: EvaluateConfig | None) -> frozenset[str]:
+        """Problems, by hash, that are not played because their own reference answer does not win."""
+        if not needs_check(self.config.env):
+            return frozenset()
+        check = self._call(check_problems, self.config.play, of)
+        self.note(left_out={**self.summary.left_out, **check.failures})
+        return check.left_out
+
+    def _of(self, what: str, policy: str) -> str:
+        """What a file is, and whose, if there are several policies."""
+        return f"{what} of {policy}" if len(self.config.play.policy_names) > 1 else what
 
     def _call(self, task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The task's result, from an earlier run if there is one."""
         state = task(*args, **kwargs, return_state=True)
         result: R = state.result()
         if state.name == "Cached":
-            self._note(cached=(*self.summary.cached, task.name))
+            self.note(cached=(*self.summary.cached, task.name))
             print(f"{task.name}: cached, taken from an earlier run", file=sys.stderr, flush=True)
         return result
 
-    def _note(self, files: dict[str, Path] | None = None, **facts: Any) -> None:
+    def note(self, files: dict[str, Path] | None = None, **facts: Any) -> None:
+        """Add to the summary."""
         shown = {what: from_here(path) for what, path in (files or {}).items()}
         self.summary = replace(self.summary, files={**self.summary.files, **shown}, **facts)
 

@@ -34,6 +34,12 @@ DEFAULTS = RunConfig()
 def train_only(config: RunConfig = DEFAULTS) -> RunReport:
     """Train, evaluate, report."""
     config = with_model_at_hand(config)
+    (policy, *others) = config.play.policy_names
+    if others:
+        raise ValueError(
+            f"policies: train_only trains one policy, but {policy} and {others[0]} play; leave `policies` out and name "
+            "the data file of one of them with --train.data_path"
+        )
     data = find_data_files(config.train.data_path, config.data_dir)
     check_training(config)
     check_evaluating(config)
@@ -41,6 +47,5 @@ def train_only(config: RunConfig = DEFAULTS) -> RunReport:
         heldout = heldout_problems(config.play.env_class, config.env)
         check_not_held_out(check_records(data).records, {problem.hash for problem in heldout})
     steps = Steps("train only", config)
-    adapter = steps.train([path.absolute() for path in data])
-    steps.compare(adapter)
+    steps.compare({policy: steps.train([path.absolute() for path in data], policy)})
     return steps.finish(f"look at the problems that got worse: {from_here(steps.data_dir)}/report.md")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prefect import task
 
 from tasks.caching import RETRIED, by_content
+from tasks.rollout.artifact import Ref
 from tasks.rollout.collection import Collection, PlayConfig
 from tasks.rollout.journal import EpisodesRef
 
 
-def _content(config: PlayConfig, data_dir: Path) -> Any:
-    return Collection.for_training(config).content
+def _content(config: PlayConfig, adapters: Mapping[str, Ref], left_out: frozenset[str], data_dir: Path) -> Any:
+    return Collection.for_training(config, adapters, left_out).content
 
 
 @task(
@@ -24,6 +26,6 @@ def _content(config: PlayConfig, data_dir: Path) -> Any:
     result_serializer="json",
     **RETRIED,
 )
-def collect(config: PlayConfig, data_dir: Path) -> EpisodesRef:
-    """Play the episodes that are owed, and refer to all of them."""
-    return Collection.for_training(config).play(data_dir, "collecting")
+def collect(config: PlayConfig, adapters: Mapping[str, Ref], left_out: frozenset[str], data_dir: Path) -> EpisodesRef:
+    """Play the episodes that are owed, each policy with its adapter if it has one, and refer to all of them."""
+    return Collection.for_training(config, adapters, left_out).play(data_dir, "collecting")

@@ -1,7 +1,8 @@
-"""Prefect task: play the held-out problems, with the bare model or with an adapter."""
+"""Prefect task: play the held-out problems, with the bare model or with adapters."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,14 @@ from tasks.rollout.collection import Collection, PlayConfig
 from tasks.rollout.journal import EpisodesRef
 
 
-def _content(config: PlayConfig, evaluate_config: EvaluateConfig, adapter: Ref | None, data_dir: Path) -> Any:
-    return Collection.for_evaluation(config, evaluate_config, adapter).content
+def _content(
+    config: PlayConfig,
+    evaluate_config: EvaluateConfig,
+    adapters: Mapping[str, Ref],
+    left_out: frozenset[str],
+    data_dir: Path,
+) -> Any:
+    return Collection.for_evaluation(config, evaluate_config, adapters, left_out).content
 
 
 @task(
@@ -26,7 +33,13 @@ def _content(config: PlayConfig, evaluate_config: EvaluateConfig, adapter: Ref |
     result_serializer="json",
     **RETRIED,
 )
-def evaluate(config: PlayConfig, evaluate_config: EvaluateConfig, adapter: Ref | None, data_dir: Path) -> EpisodesRef:
+def evaluate(
+    config: PlayConfig,
+    evaluate_config: EvaluateConfig,
+    adapters: Mapping[str, Ref],
+    left_out: frozenset[str],
+    data_dir: Path,
+) -> EpisodesRef:
     """Play what is owed, with the same problems and seeds whoever answers."""
-    title = "evaluating after" if adapter else "evaluating before"
-    return Collection.for_evaluation(config, evaluate_config, adapter).play(data_dir, title)
+    title = "evaluating after" if adapters else "evaluating before"
+    return Collection.for_evaluation(config, evaluate_config, adapters, left_out).play(data_dir, title)

@@ -1,4 +1,4 @@
-"""Prefect task: write `report.md` with its plot, and show it in the Prefect UI."""
+"""Prefect task: write `report.md` with its plots, and show it in the Prefect UI."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.evaluation.plot import before_after_plot
+from tasks.evaluation.plot import before_after_plot, rounds_plot
 from tasks.evaluation.report import RunReport, report_markdown
 from tasks.rollout.artifact import publish_file
 
@@ -17,11 +17,14 @@ from tasks.rollout.artifact import publish_file
 def report(run: RunReport, folder: Path) -> Path:
     """Publish the report in `folder`; an older one of its name is replaced."""
     path = folder / "report.md"
-    plot = None
+    before_after = curve = None
     if run.comparison is not None:
-        plot = Path("before_after.png")
-        before_after_plot(run.comparison, folder / plot)
-    text = report_markdown(run, plot)
+        before_after = Path("before_after.png")
+        before_after_plot(run.comparison, folder / before_after)
+    if run.rounds:
+        curve = Path("rounds.png")
+        rounds_plot(run.rounds, folder / curve)
+    text = report_markdown(run, before_after, curve)
     with publish_file(path) as tmp:
         tmp.write_text(text, encoding="utf-8")
     create_markdown_artifact(text, key="report", description=f"{run.flow}: {run.env}")

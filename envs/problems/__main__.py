@@ -13,14 +13,12 @@ from pathlib import Path
 from rich.progress import track
 
 from envs import load_env_class
-from envs.base import EnvConfig, Problem
+from envs.base import EnvConfig
 from envs.faults import ServiceError
-from envs.gold import failing_gold
-from envs.grading.code_tests import judge
+from envs.gold import check_gold
 from envs.problems import files
-from envs.problems.kinds import CodeProblem, MathProblem
 from envs.sandbox import open_sandbox
-from envs.sandbox.base import Sandbox, SandboxConfig
+from envs.sandbox.base import SandboxConfig
 
 
 def check(source: str | None, env: EnvConfig, cpu_s: float, keep: Path | None) -> int:
@@ -38,28 +36,18 @@ def check(source: str | None, env: EnvConfig, cpu_s: float, keep: Path | None) -
     env_class.seats_for(env)  # an env that cannot be played without options is refused once, not for each problem
     problems = env_class.problems_for(env, source, None)
     sandbox = open_sandbox(SandboxConfig(cpu_s=cpu_s))
-    failing = failing_gold(env_class, problems, env, sandbox, explain)
-    bad = list(track(failing, description=f"checking {len(problems)} problems", transient=True))
+    checked = track(
+        check_gold(env_class, problems, env, sandbox), "checking reference answers", len(problems), transient=True
+    )
+    bad = [failure for failure in checked if failure is not None]
     print(f"{len(problems) - len(bad)} of {len(problems)} reference answers pass in {env.name}")
     for failure in bad:
-        print(f"  fails: {_id(failure.problem)}  {failure.reason}")
+        print(f"  fails: {failure.name}  {failure.reason}")
     if keep is not None and source is not None:
         failed = {failure.problem.hash for failure in bad}
-        print(f"{_keep(source, keep, {_id(p) for p in problems if p.hash not in failed})} rows are in {keep}")
+        kept = {p.id or p.hash for p in problems if isinstance(p, files.FileProblem) and p.hash not in failed}
+        print(f"{_keep(source, keep, kept)} rows are in {keep}")
     return 1 if bad else 0
-
-
-def explain(problem: Problem, sandbox: Sandbox) -> str:
-    """What the judge has against the reference answer of a problem."""
-    if isinstance(problem, MathProblem):
-        return f"the answer {problem.answer!r} is not read as equal to itself"
-    if not isinstance(problem, CodeProblem):
-        return "judged to be wrong"
-    verdicts = judge(sandbox, problem.reference, problem.hidden_tests, problem.function, stop_at_first_failure=True)
-    verdict, place = verdicts[-1], f"test {len(verdicts)} of {len(problem.hidden_tests)}"
-    if verdict.status == "accepted":
-        return "its solution passes all tests, but not as a reply"
-    return " ".join(f"{place}: {verdict.status} {verdict.error or verdict.got}".split())
 
 
 def _print_what_is_left_out() -> None:
@@ -67,10 +55,6 @@ def _print_what_is_left_out() -> None:
     files.logger.handlers = [handler]
     files.logger.propagate = False
     files.logger.setLevel(logging.INFO)
-
-
-def _id(problem: Problem) -> str:
-    return (problem.id if isinstance(problem, files.FileProblem) else "") or problem.hash
 
 
 def _keep(source: str, path: Path, ids: Collection[str]) -> int:

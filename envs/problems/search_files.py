@@ -18,7 +18,7 @@ from typing import Any
 
 from envs.grading.text_answer import normalized
 from envs.problems.files import Layout, Row, UnsolvableProblem, reader_of
-from envs.problems.search_kinds import SearchProblem, Step
+from envs.problems.search_kinds import SearchProblem
 from envs.retrieval.base import Document, encodable
 
 LEVELS = {"easy": 1, "medium": 2, "hard": 3}
@@ -77,7 +77,7 @@ def _pose(question: Any, answers: tuple[Any, ...], difficulty: int, paragraphs: 
         content=f"question {normalized(statement)}",
         difficulty=difficulty,
         answers=golds,
-        steps=(Step(statement, statement),),
+        steps=(),
         paragraphs=tuple(paragraphs),
     )
 

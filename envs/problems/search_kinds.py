@@ -23,6 +23,7 @@ class SearchProblem(FileProblem):
     answers: tuple[str, ...]
     """The gold answers, for the judge; any of them is right."""
     steps: tuple[Step, ...]
+    """What one who knows searches for; a file does not say."""
     in_world: bool = False
     """Whether it is about the built-in world, whose documents are then searched unless the config says otherwise."""
     paragraphs: tuple[Document, ...] = ()

@@ -1,4 +1,4 @@
-"""How much is played to compare the base model with the adapter."""
+"""How much is played to compare the base model with the adapter, and how often that is done."""
 
 from __future__ import annotations
 
@@ -19,3 +19,11 @@ class EvaluateConfig(BaseModel):
     adapter_dir: Path | None = Field(
         None, description="For evaluate_only: the folder of the adapter. Default: train.output_dir."
     )
+
+
+class IterateConfig(BaseModel):
+    """Rounds of collecting, training and comparing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_rounds: int = Field(3, ge=1, le=100, description="Rounds to play.")

@@ -1,7 +1,8 @@
-"""The before/after plot: success on held-out problems by difficulty, and over all of them, with 95 % intervals."""
+"""Plots of success on held-out problems with 95 % intervals: before and after by difficulty, and over rounds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from tasks.evaluation.compare import Comparison, Effect
 from tasks.evaluation.intervals import Estimate
 from tasks.evaluation.report import level_name, points
+from tasks.evaluation.rounds import Round
 from tasks.rollout.artifact import publish_file
 
 BEFORE, AFTER, INK, GRID = "#9aa5b1", "#1f6feb", "#24292f", "#e6e8eb"
@@ -32,6 +34,41 @@ def before_after_plot(comparison: Comparison, path: Path) -> None:
     _dress(axes, comparison)
     with publish_file(path) as tmp:
         figure.savefig(tmp, format="png")
+
+
+def rounds_plot(rounds: Sequence[Round], path: Path) -> None:
+    """Draw success after each round into a PNG, the bare model being round 0; the file appears whole or not at all."""
+    figure = Figure(figsize=(max(6.4, 0.9 * len(rounds) + 3.4), 4.0), dpi=160, layout="constrained")
+    axes = figure.add_subplot()
+    best = [(0, rounds[0].comparison.overall.before)]
+    best += [(played.number, played.comparison.overall.after) for played in rounds if played.promoted]
+    others = [(played.number, played.comparison.overall.after) for played in rounds if not played.promoted]
+    _points(axes, best, AFTER, "promoted", line="-")
+    if others:
+        _points(axes, others, BEFORE, "not promoted", line="")
+    axes.set_xticks(range(len(rounds) + 1), ["bare model", *(f"round {played.number}" for played in rounds)])
+    axes.set_xlim(-0.4, len(rounds) + 0.4)
+    axes.set_ylabel("success on held-out problems, %")
+    axes.set_title(
+        f"n = {rounds[0].comparison.overall.problems:,} held-out problems", loc="left", fontsize=11, color=INK
+    )
+    axes.grid(axis="y", color=GRID, zorder=0)
+    axes.tick_params(length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False)
+    with publish_file(path) as tmp:
+        figure.savefig(tmp, format="png")
+
+
+def _points(axes: Axes, rates: Sequence[tuple[int, Estimate]], colour: str, label: str, line: str) -> None:
+    at = [number for number, _ in rates]
+    heights = [100 * rate.value for _, rate in rates]
+    errors = [[100 * (r.value - r.low) for _, r in rates], [100 * (r.high - r.value) for _, r in rates]]
+    axes.errorbar(
+        at, heights, yerr=errors, fmt=f"o{line}", color=colour, ecolor=INK, elinewidth=1, capsize=3, label=label
+    )
+    for x, height in zip(at, heights, strict=True):
+        axes.annotate(f"{height:.1f}", (x, height), (7, 4), textcoords="offset points", fontsize=9, color=INK)
 
 
 def _groups(comparison: Comparison) -> list[tuple[str, Effect]]:

@@ -11,6 +11,8 @@ from rich.text import Text
 
 from tasks.evaluation.compare import Comparison, Effect, ProblemChange
 from tasks.evaluation.intervals import Estimate
+from tasks.evaluation.rounds import Round
+from tasks.training.job import TrainCounts
 
 MOST_LISTED = 20
 """Problems that got worse or better are listed up to here, then counted."""
@@ -18,26 +20,30 @@ MOST_LISTED = 20
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """What a flow did. A field left at None belongs to a stage that did not run, and has no row."""
+    """What a flow did. A field left at None, or empty, belongs to a stage that did not run, and has no row."""
 
     flow: str
     env: str
     model: str
     engine: str
     """Its kind; `scripted` replies come from a function and are never reported as the model's."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Problems that were not played, with the reason."""
     requested: int | None = None
     finished: int | None = None
     errored: int | None = None
     succeeded: int | None = None
     """Finished episodes that succeeded."""
-    kept: int | None = None
+    kept: Mapping[str, int] = field(default_factory=dict)
+    """Turns that are trained on, by policy."""
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Turns that were not kept, by reason."""
-    trained_tokens: int | None = None
-    """Reply tokens that the loss was on, counted once however many epochs there were."""
-    loss_first: float | None = None
-    loss_last: float | None = None
+    trained: Mapping[str, TrainCounts] = field(default_factory=dict)
+    """What each policy's training did."""
     comparison: Comparison | None = None
+    rounds: Sequence[Round] = ()
+    controls: Mapping[str, Comparison] = field(default_factory=dict)
+    """What was trained on in place of the successes, and what that changed."""
     cached: Sequence[str] = ()
     """Stages whose result was there from an earlier run."""
     files: Mapping[str, Path] = field(default_factory=dict)
@@ -50,25 +56,35 @@ def summary_table(report: RunReport) -> Table:
     table = Table(title=report.flow, title_justify="left", show_header=False, min_width=60)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for section in (_played_rows(report), _trained_rows(report), _compared_rows(report), _place_rows(report)):
+    sections = (_played_rows, _trained_rows, _round_rows, _compared_rows, _control_rows, _place_rows)
+    for section in (rows(report) for rows in sections):
         for name, value in section:
             table.add_row(Text(name), Text(value))
         table.add_section()
     return table
 
 
-def report_markdown(report: RunReport, plot: Path | None = None) -> str:
+def report_markdown(report: RunReport, plot: Path | None = None, rounds_plot: Path | None = None) -> str:
     """The report as Markdown.
 
     Args:
         plot: the before/after plot, as the report should link to it.
+        rounds_plot: the same for the curve over rounds.
     """
     rows = [*_played_rows(report), *_trained_rows(report), *_compared_rows(report)]
     parts = [f"# {report.flow}: {report.env}", _table(["", ""], rows)]
+    if report.rounds:
+        parts += _rounds_parts(report.rounds, rounds_plot)
     if report.comparison is not None:
         parts += _comparison_parts(report.comparison, plot)
+    if report.comparison is not None and report.controls:
+        header = ["trained on", "problems", "before", "after", "difference"]
+        compared = {"successes": report.comparison, **report.controls}
+        parts += ["## Controls", _table(header, [_effect_row(what, c.overall) for what, c in compared.items()])]
     if report.rejected:
         parts += ["## Turns that were not kept", _table(["reason", "turns"], _as_rows(report.rejected))]
+    if report.left_out:
+        parts += ["## Problems that were left out", "\n".join(f"- {reason}" for reason in report.left_out.values())]
     if report.files:
         parts += ["## Files", _table(["what", "where"], _as_rows(report.files))]
     if report.next_steps:
@@ -96,22 +112,27 @@ def _played_rows(report: RunReport) -> Rows:
     yield "engine", report.engine
     if report.cached:
         yield "cached", ", ".join(report.cached)
+    if report.left_out:
+        yield "problems left out", f"{len(report.left_out):,}, whose reference answers fail"
     for name in ("requested", "finished", "errored"):
         if (count := getattr(report, name)) is not None:
             yield f"episodes {name}", f"{count:,}"
     if report.succeeded is not None:
         rate = f" ({percent(report.succeeded / report.finished)} of the finished)" if report.finished else ""
         yield "episodes succeeded", f"{report.succeeded:,}{rate}"
-    if report.kept is not None:
+    if report.kept:
         rejected = f" ({sum(report.rejected.values()):,} rejected)" if report.rejected else ""
-        yield "turns kept", f"{report.kept:,}{rejected}"
+        yield "turns kept", f"{sum(report.kept.values()):,}{rejected}"
+        for policy, count in report.kept.items():
+            if len(report.kept) > 1:
+                yield f"  of {policy}", f"{count:,}"
 
 
 def _trained_rows(report: RunReport) -> Rows:
-    if report.trained_tokens is not None:
-        yield "trained tokens", f"{report.trained_tokens:,}"
-    if report.loss_first is not None and report.loss_last is not None:
-        yield "loss first -> last", f"{report.loss_first:.3f} -> {report.loss_last:.3f}"
+    for policy, counts in report.trained.items():
+        of = f" of {policy}" if len(report.trained) > 1 else ""
+        yield f"trained tokens{of}", f"{counts.trained_tokens:,}"
+        yield f"loss first -> last{of}", f"{counts.first_loss:.3f} -> {counts.last_loss:.3f}"
 
 
 def _compared_rows(report: RunReport) -> Rows:
@@ -123,6 +144,21 @@ def _compared_rows(report: RunReport) -> Rows:
     yield "difference", points(overall.difference)
     yield "verdict", f"{report.comparison.verdict} (exact paired test, p = {report.comparison.p_value:.2g})"
     yield "problems better, worse", f"{len(report.comparison.better):,}, {len(report.comparison.worse):,}"
+
+
+def _round_rows(report: RunReport) -> Rows:
+    for played in report.rounds:
+        overall = played.comparison.overall
+        promoted = "promoted" if played.promoted else "not promoted"
+        rates = f"{percent(overall.before.value)} -> {percent(overall.after.value)}"
+        yield f"round {played.number}", f"{rates}, {points(overall.difference)}: {promoted}"
+
+
+def _control_rows(report: RunReport) -> Rows:
+    for what, comparison in report.controls.items():
+        overall = comparison.overall
+        rates = f"{percent(overall.before.value)} -> {percent(overall.after.value)}"
+        yield f"trained on {what}", f"{rates}, {points(overall.difference)}"
 
 
 def _place_rows(report: RunReport) -> Rows:
@@ -153,6 +189,34 @@ def _comparison_parts(comparison: Comparison, plot: Path | None) -> list[str]:
     parts += ["### Problems that got worse", _changes(comparison.worse)]
     parts += ["### Problems that got better", _changes(comparison.better)]
     return parts
+
+
+def _rounds_parts(rounds: Sequence[Round], plot: Path | None) -> list[str]:
+    header = [
+        "round",
+        "success while collecting",
+        "turns kept",
+        "trained on",
+        "best so far",
+        "this round",
+        "difference",
+        "",
+    ]
+    rows = [
+        [
+            str(played.number),
+            "-" if played.success_rate is None else percent(played.success_rate),
+            f"{played.kept:,}",
+            f"{played.trained_rows:,} rows",
+            percent(played.comparison.overall.before.value),
+            percent(played.comparison.overall.after.value),
+            points(played.comparison.overall.difference),
+            "promoted" if played.promoted else "not promoted",
+        ]
+        for played in rounds
+    ]
+    picture = [f"![Success after each round]({plot})"] if plot else []
+    return ["## Rounds", *picture, _table(header, rows)]
 
 
 def level_name(difficulty: int) -> str:

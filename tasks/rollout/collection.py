@@ -6,8 +6,10 @@ Collecting and evaluating differ only in the problems, the sampling and the adap
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,11 @@ from tasks.engines.scripted import script_fingerprint
 from tasks.evaluation.config import EvaluateConfig
 from tasks.rollout.artifact import Ref
 from tasks.rollout.config import CollectConfig
+from tasks.rollout.episode import SHARED_POLICY
 from tasks.rollout.journal import EpisodesRef, Journal, journal_folder
-from tasks.rollout.plan import Slot, collection_identity, make_plan
-from tasks.rollout.play import check_error_rate, play_owed
+from tasks.rollout.plan import Slot, collection_identity, due_slots
+from tasks.rollout.play import check_error_rate, owed_slots, play_owed
 from tasks.rollout.progress import show_progress
-
-ADAPTER = "adapter"
 
 
 class PlayConfig(BaseModel):
@@ -44,10 +45,18 @@ class PlayConfig(BaseModel):
     engine: EngineConfig
     sandbox: SandboxConfig
     collect: CollectConfig
+    policies: dict[str, str] = {}
+    """The policy of each role; a role that is not named is played by the shared one."""
 
     @property
     def env_class(self) -> type[Env]:
         return load_env_class(self.env.name)
+
+    @property
+    def policy_names(self) -> tuple[str, ...]:
+        """The policies that play, in the order of their roles."""
+        roles = self.env_class.seats_for(self.env)
+        return tuple(dict.fromkeys(self.policies.get(role, SHARED_POLICY) for role in roles))
 
 
 @dataclass(frozen=True)
@@ -56,40 +65,65 @@ class Collection:
 
     config: PlayConfig
     problems: Sequence[Problem]
-    adapter: Ref | None = None
-    """The adapter that answers; None is the bare model."""
+    adapters: Mapping[str, Ref] = field(default_factory=dict)
+    """The adapter of each policy; one without plays as the bare model."""
+    left_out: frozenset[str] = frozenset()
+    """Hashes of problems that are not played."""
 
     @classmethod
-    def for_training(cls, config: PlayConfig) -> Collection:
+    def for_training(
+        cls, config: PlayConfig, adapters: Mapping[str, Ref], left_out: frozenset[str] = frozenset()
+    ) -> Collection:
         """The episodes to train on.
 
         Raises:
             ValueError: the problems cannot be read, or none is left that is not held out.
         """
-        return cls(config, training_problems(config.env_class, config.env))
+        return cls(config, training_problems(config.env_class, config.env), adapters, left_out)
 
     @classmethod
-    def for_evaluation(cls, config: PlayConfig, evaluate: EvaluateConfig, adapter: Ref | None) -> Collection:
-        """The episodes to compare by: the same ones with and without the adapter.
+    def for_evaluation(
+        cls,
+        config: PlayConfig,
+        evaluate: EvaluateConfig,
+        adapters: Mapping[str, Ref],
+        left_out: frozenset[str] = frozenset(),
+    ) -> Collection:
+        """The episodes to compare by: the same ones whoever answers.
 
         Raises:
             ValueError: the problems cannot be read.
         """
         problems = heldout_problems(config.env_class, config.env)
         changes = {
-            "num_episodes": min(evaluate.num_problems, len(problems)) * evaluate.rollouts_per_problem,
+            "num_episodes": min(evaluate.num_problems, len(problems) - len(left_out)) * evaluate.rollouts_per_problem,
             "rollouts_per_problem": evaluate.rollouts_per_problem,
+            "enough_successes": None,
             "temperature": evaluate.temperature,
             "seed": evaluate.seed,
             "batch": None,
         }
         played = config.model_copy(update={"collect": config.collect.model_copy(update=changes)})
-        return cls(played, problems, adapter)
+        return cls(played, problems, adapters, left_out)
 
     @cached_property
-    def slots(self) -> list[Slot]:
+    def playable(self) -> list[Problem]:
+        """The problems that are not left out."""
+        return [problem for problem in self.problems if problem.hash not in self.left_out]
+
+    @property
+    def most_problems(self) -> int:
+        """How many of the playable problems can come up at most: the first ones."""
         collect = self.config.collect
-        return make_plan(self.problems, collect.num_episodes, collect.rollouts_per_problem)
+        return math.ceil(collect.num_episodes / (collect.enough_successes or collect.rollouts_per_problem))
+
+    def due(self, journal: Journal) -> list[Slot]:
+        """The episodes that are due, given what the journal holds; see `due_slots`."""
+        collect = self.config.collect
+        outcomes = {key: entry.success for key, entry in journal.finished.items()}
+        return due_slots(
+            self.playable, collect.num_episodes, collect.rollouts_per_problem, collect.enough_successes, outcomes
+        )
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -103,7 +137,8 @@ class Collection:
             model=script_fingerprint(config.engine)
             if config.engine.kind == "scripted"
             else model_fingerprint(config.model),
-            adapter=self.adapter.sha256 if self.adapter else None,
+            policies=config.policies,
+            adapters={policy: adapter.sha256 for policy, adapter in self.adapters.items()},
             collect=config.collect,
         )
 
@@ -113,8 +148,10 @@ class Collection:
         collect = self.config.collect
         return {
             "identity": self.identity,
-            "episodes": len(self.slots),
+            "left_out": sorted(self.left_out),
+            "episodes": collect.num_episodes,
             "rollouts_per_problem": collect.rollouts_per_problem,
+            "enough_successes": collect.enough_successes,
             "max_error_rate": collect.max_error_rate,
         }
 
@@ -126,26 +163,29 @@ class Collection:
             ValueError: the model cannot be loaded, or the journal is damaged.
         """
         with Journal.open(journal_folder(data_dir, self.identity), self.identity) as journal:
-            if any(slot.key not in journal.finished for slot in self.slots):
+            if owed_slots(self.due(journal), journal):
                 asyncio.run(self._play(journal, title))
-            check_error_rate(self.slots, journal, self.config.collect.max_error_rate)
-            return journal.publish(self.slots)
+            slots = self.due(journal)
+            check_error_rate(slots, journal, self.config.collect.max_error_rate)
+            return journal.publish(slots)
 
     async def _play(self, journal: Journal, title: str) -> None:
         config = self.config
-        adapters = {ADAPTER: self.adapter.path} if self.adapter else {}
+        adapters = {policy: adapter.path for policy, adapter in self.adapters.items()}
         async with open_engine(config.model, config.engine, adapters) as engine:
-            with show_progress(title) as progress:
-                await play_owed(
-                    self.slots,
-                    env_class=config.env_class,
-                    env_config=config.env,
-                    sandbox=open_sandbox(config.sandbox),
-                    engine=engine,
-                    journal=journal,
-                    collect=config.collect,
-                    max_concurrency=config.engine.max_concurrency,
-                    timeout_s=config.engine.timeout_s,
-                    adapter=ADAPTER if self.adapter else None,
-                    progress=progress,
-                )
+            with show_progress(title) as progress, closing(open_sandbox(config.sandbox)) as sandbox:
+                while owed_slots(slots := self.due(journal), journal):
+                    await play_owed(
+                        slots,
+                        env_class=config.env_class,
+                        env_config=config.env,
+                        sandbox=sandbox,
+                        engine=engine,
+                        journal=journal,
+                        collect=config.collect,
+                        max_concurrency=config.engine.max_concurrency,
+                        timeout_s=config.engine.timeout_s,
+                        policies=config.policies,
+                        adapters=frozenset(adapters),
+                        progress=progress,
+                    )

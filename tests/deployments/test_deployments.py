@@ -14,7 +14,15 @@ def test_every_flow_is_deployed_on_demand_and_one_collection_every_night(monkeyp
     monkeypatch.chdir(Path(__file__).parents[2])
     deployed = {f"{d.flow_name}/{d.name}": d for d in read_deployments()}
     flows_on_demand = {name.partition("/")[0] for name in deployed if name.endswith("/on-demand")}
-    assert flows_on_demand == {"quick-test", "collect-and-train", "collect-only", "train-only", "evaluate-only"}
+    assert flows_on_demand == {
+        "quick-test",
+        "collect-and-train",
+        "collect-only",
+        "train-only",
+        "evaluate-only",
+        "expert-iteration",
+        "control",
+    }
     (schedule,) = deployed["collect-only/nightly"].schedules or []
     assert schedule.schedule.cron == "0 2 * * *"
     assert schedule.schedule.timezone

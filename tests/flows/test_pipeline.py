@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ def test_collecting_writes_data_stats_rejects_config_and_report(run_folder: Path
     assert f"--model.path {config.model.path} --train.data_path" in report.next_steps[1]
     assert (report.requested, report.finished, report.errored) == (12, 12, 0)
     (data,) = data_files(run_folder / "sft_data_math")
-    assert len(data.read_text().splitlines()) == report.kept == 12
+    assert len(data.read_text().splitlines()) == 12
+    assert report.kept == {"shared_model": 12}
     for ending in ("_stats.json", "_rejected.jsonl", "_config.yaml"):
         assert data.with_name(data.stem + ending).exists()
     assert (run_folder / "sft_data_math" / "report.md").exists()
@@ -161,3 +163,25 @@ def test_another_batch_draws_other_replies(run_folder: Path, make_config: Any, p
     collect_only(make_config(collect={"batch": "monday"}))
     collect_only(make_config(collect={"batch": "tuesday"}))
     assert not {request.seed for request in played[:12]} & {request.seed for request in played[12:]}
+
+
+def test_problems_whose_reference_answer_fails_are_named_and_not_played(
+    run_folder: Path, make_config: Any, played: list[Any]
+) -> None:
+    rows = [
+        {
+            "text": f"Write a function to add {i} to a number.",
+            "task_id": i,
+            "code": f"def add(x): return x + {i if i != 3 else 0}",
+            "test_list": [f"assert add(1) == {1 + i}"],
+        }
+        for i in range(1, 9)
+    ]
+    (run_folder / "mbpp.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    env = {"name": "code_env", "roles": ["code_single_agent"], "dataset": "mbpp.jsonl", "benchmark": "mbpp.jsonl"}
+    with pytest.raises(ValueError, match="is left that is not held out"):
+        collect_only(make_config(env=env))
+    report = collect_only(make_config(env={**env, "benchmark": None}))
+    assert [reason.partition(":")[0] for reason in report.left_out.values()] == ["3"]
+    assert not any("add 3 to" in request.messages[0]["content"] for request in played)
+    assert "## Problems that were left out" in (run_folder / "sft_data_code" / "report.md").read_text()

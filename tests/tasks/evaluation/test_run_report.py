@@ -10,6 +10,7 @@ from rich.console import Console
 from tasks.evaluation.compare import compare
 from tasks.evaluation.plot import before_after_plot
 from tasks.evaluation.report import RunReport, report_markdown, summary_table
+from tasks.training.job import TrainCounts
 
 ROWS = {
     "environment": "math_env",
@@ -30,6 +31,10 @@ ROWS = {
 }
 
 
+def counts(tokens):
+    return TrainCounts(rows=740, dropped_overlong=0, trained_tokens=tokens, steps=9, first_loss=1.5, last_loss=0.25)
+
+
 @pytest.fixture
 def report(play):
     return RunReport(
@@ -41,11 +46,9 @@ def report(play):
         finished=1498,
         errored=2,
         succeeded=749,
-        kept=740,
+        kept={"shared_model": 740},
         rejected={"episode_failed": 758, "episode_error": 2},
-        trained_tokens=123456,
-        loss_first=1.5,
-        loss_last=0.25,
+        trained={"shared_model": counts(123456)},
         comparison=compare(play([[0]] * 12), play([[1]] * 12)),
         cached=["collect", "train"],
         files={"data file": Path("data/[math]/x.jsonl")},
@@ -79,11 +82,27 @@ def test_the_closing_table_has_every_row_and_where_the_files_are(report):
 
 
 def test_stages_that_did_not_run_have_no_row():
-    report = RunReport(flow="train_only", env="math_env", model="starter", engine="in_process", trained_tokens=7)
+    trained = {"shared_model": counts(7)}
+    report = RunReport(flow="train_only", env="math_env", model="starter", engine="in_process", trained=trained)
     for text in (printed(report), report_markdown(report)):
         assert "trained tokens" in text
-        for absent in ("episodes", "turns kept", "loss", "success", "verdict", "cached", "next", "None"):
+        for absent in ("episodes", "turns kept", "success", "verdict", "cached", "next", "None", "shared_model"):
             assert absent not in text
+
+
+def test_several_policies_have_rows_of_their_own(report):
+    several = replace(
+        report, kept={"thinker": 700, "coder": 1040}, trained={"thinker": counts(7), "coder": counts(9000)}
+    )
+    lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in printed(several).splitlines()]
+    for row in (
+        ["turns kept", "1,740 (760 rejected)"],
+        ["of coder", "1,040"],
+        ["trained tokens of thinker", "7"],
+        ["trained tokens of coder", "9,000"],
+        ["loss first -> last of coder", "1.500 -> 0.250"],
+    ):
+        assert row in lines
 
 
 def test_scripted_replies_are_never_reported_as_a_model(report):

@@ -1,0 +1,28 @@
+"""What a round of expert iteration did, and whether it helped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.evaluation.compare import Comparison
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """Episodes were collected with the best adapters so far, and new ones trained on everything that was kept."""
+
+    number: int
+    """From 1."""
+    success_rate: float | None
+    """Of the episodes that this round collected; None if none finished."""
+    kept: int
+    """Turns that this round added to the data."""
+    trained_rows: int
+    """Rows that its adapters were trained on, those of earlier rounds included."""
+    comparison: Comparison
+    """The new adapters against the best ones so far, in the first round against the bare model."""
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the new adapters take the place of the best ones: only if they are better beyond doubt."""
+        return self.comparison.verdict == "improved"

@@ -1,0 +1,122 @@
+"""Flows that train more than once, on a real Prefect server with a scripted engine that does better with an adapter."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from flows.collect_and_train import collect_and_train
+from flows.control import control
+from flows.evaluate_only import evaluate_only
+from flows.expert_iteration import expert_iteration
+from flows.train_only import train_only
+from tasks.rollout.artifact import content_hash
+from tests.flows.conftest import SCRIPTS
+
+IMPROVING = {
+    "engine": {"kind": "scripted", "script": "improving:reply"},
+    "collect": {"num_episodes": 30, "only_success": True},
+    "evaluate": {"num_problems": 60},
+}
+TWO_POLICIES = {
+    "env": {"roles": ["reasoning_generator", "tool_generator"]},
+    "policies": {"reasoning_generator": "thinker", "tool_generator": "coder"},
+}
+
+
+@pytest.fixture
+def asked() -> Iterator[list[str | None]]:
+    """The adapter of each request that the improving script has been sent."""
+    sys.path.insert(0, str(SCRIPTS))
+    import improving
+
+    improving.adapters.clear()
+    yield improving.adapters
+    sys.path.remove(str(SCRIPTS))
+
+
+def test_a_round_collects_with_the_adapter_that_was_promoted_and_one_that_does_not_help_is_not(
+    run_folder: Path, make_config: Any, asked: list[str | None]
+) -> None:
+    config = make_config(**IMPROVING, iterate={"num_rounds": 2})
+    report = expert_iteration(config)
+    assert [played.promoted for played in report.rounds] == [True, False]
+    assert report.rounds[0].success_rate is not None
+    assert report.rounds[1].success_rate is not None
+    assert report.rounds[0].success_rate < 0.75 < report.rounds[1].success_rate
+    models = run_folder / "sft_model_math"
+    assert content_hash(models / "promoted") == content_hash(models / "round-1") != content_hash(models / "round-2")
+    assert asked.count(None) == 30 + 60
+    kept = [played.kept for played in report.rounds]
+    assert [played.trained_rows for played in report.rounds] == [kept[0], sum(kept)]
+    text = (run_folder / "sft_data_math" / "report.md").read_text()
+    assert "| 1 |" in text
+    assert "rounds.png" in text
+    assert (run_folder / "sft_data_math" / "rounds.png").stat().st_size > 10_000
+    before = len(asked)
+    assert expert_iteration(config).rounds == report.rounds
+    assert len(asked) == before
+
+
+def test_controls_are_trained_on_as_many_failures_and_on_chance_picks(
+    run_folder: Path, make_config: Any, asked: list[str | None]
+) -> None:
+    report = control(make_config(**IMPROVING))
+    assert set(report.controls) == {"failures", "shuffled verdicts"}
+    folder = run_folder / "sft_data_math" / "controls"
+    failures = _read(folder / "shared_model-failures.jsonl")
+    shuffled = _read(folder / "shared_model-shuffled-verdicts.jsonl")
+    assert len(failures) == min(report.kept["shared_model"], 30 - report.kept["shared_model"])
+    assert all("boxed{-1}" in row["messages"][-1]["content"] for row in failures)
+    assert {row["metadata"]["env_success"] for row in failures} == {False}
+    assert {row["metadata"]["env_success"] for row in shuffled} == {False, True}
+    assert len(shuffled) == report.kept["shared_model"]
+    assert "trained on" in (run_folder / "sft_data_math" / "report.md").read_text()
+    for name in ("sft_model_math", "sft_model_math-failures", "sft_model_math-shuffled-verdicts"):
+        assert (run_folder / name / "adapter_model.safetensors").exists()
+
+
+def test_each_policy_is_trained_on_its_own_turns_and_both_are_evaluated_together(
+    run_folder: Path, make_config: Any, played: list[Any]
+) -> None:
+    config = make_config(**TWO_POLICIES, evaluate={"num_problems": 4})
+    report = collect_and_train(config)
+    assert report.kept == {"thinker": 12, "coder": 12}
+    for policy, role in (("thinker", "reasoning_generator"), ("coder", "tool_generator")):
+        (data,) = (run_folder / "sft_data_math").glob(f"sft_data_*.{policy}.jsonl")
+        assert {row["metadata"]["agent_name"] for row in _read(data)} == {role}
+        assert {row["metadata"]["policy_name"] for row in _read(data)} == {policy}
+        assert (run_folder / "sft_model_math" / policy / "adapter_model.safetensors").exists()
+    assert {request.adapter for request in played} == {None, "thinker", "coder"}
+    again = len(played)
+    assert evaluate_only(config).comparison == report.comparison
+    assert len(played) == again
+
+
+def test_training_on_files_is_for_one_policy(run_folder: Path, make_config: Any) -> None:
+    with pytest.raises(ValueError, match="leave `policies` out"):
+        train_only(make_config(**TWO_POLICIES, train={"data_path": "x.jsonl"}))
+
+
+@pytest.mark.parametrize(
+    ("policies", "message"),
+    [
+        ({"nobody": "x"}, "policies: no role 'nobody' plays here; wanted math_single_agent"),
+        ({"math_single_agent": "../x"}, "should match pattern"),
+    ],
+)
+def test_policies_of_roles_that_do_not_play_or_with_names_no_file_can_have_are_refused(
+    make_config: Any, policies: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        make_config(policies=policies)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
