@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,14 @@ RETURN = (
 
 
 GOLD_TEST_INPUTS = ([2, -3, 5], [8, -6, 15, 8])
+_PROBES = (
+    *([x] for x in range(-21, 32)),
+    [],
+    [7, -4, 12, 12, -9, 0, 30],
+    [-15, 21, 3, 3, 18, -6],
+    [25, 10, -10, 5, -1, 14, 9, 9],
+)
+"""What two tasks are told apart by. Every number that may come up stands alone in one."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,8 @@ class Task:
 
     @property
     def content(self) -> str:
-        return f"code {self.keep and self.keep.key} / {self.change and self.change.key} / {self.reduce.key}"
+        """By what it computes: "at least 6" is "greater than 5", and numbers are as many as their doubles."""
+        return f"code {_behaviour(self.expression)}"
 
     @property
     def gives_list(self) -> bool:
@@ -126,17 +136,25 @@ class Task:
 
 
 @cache
+def _behaviour(expression: str) -> str:
+    """Hash of what an expression over `numbers` gives for each of `_PROBES`."""
+    compute = eval(f"lambda numbers: {expression}")
+    return hashlib.sha256(repr([compute(numbers) for numbers in _PROBES]).encode()).hexdigest()[:16]
+
+
+@cache
 def builtin(split: Split) -> tuple[CodeProblem, ...]:
     """The generated problems of a split: the same ones in every process, easy and hard ones mixed."""
     rng = random.Random(f"code_env {split}")
     found: dict[str, CodeProblem] = {}
     while len(found) < SPLIT_SIZES[split]:
         task = _draw(rng)
-        if task.content in found or split_of_builtin(task.content) != split:
+        content = task.content
+        if content in found or split_of_builtin(content) != split:
             continue
         problem = _pose(task, rng)
         if problem is not None:
-            found[task.content] = problem
+            found[content] = problem
     return tuple(found.values())
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,15 +19,20 @@ from typing import Any
 from envs.base import Split
 from envs.problems.files import FileProblem, ProblemSourceError, Row, UnsolvableProblem, load_problems
 from envs.problems.splits import select_split, split_of_builtin
-from envs.worlds import GENERATED_WORLDS, WORLDS
+from envs.worlds import WORLDS
 from envs.worlds.base import GeneratedWorld, Move, World
+from envs.worlds.blocksworld import Blocksworld
 from envs.worlds.gymnasium_world import GymnasiumWorld, check_repeatable
+from envs.worlds.n_queens import NQueens
+from envs.worlds.plan_path import PlanPath
+from envs.worlds.sokoban import Sokoban
+from envs.worlds.sudoku import Sudoku
 
 logger = logging.getLogger(__name__)
 
-SPLIT_SIZES: dict[Split, int] = {"starter": 1_200, "train": 600, "heldout": 300}
-"""Generated problems of each world."""
-LEVEL_WEIGHTS = {1: 4, 2: 3, 3: 2, 4: 1}
+SPLIT_SIZES: dict[Split, int] = {"starter": 6_000, "train": 3_000, "heldout": 1_500}
+WORLD_PERCENT: dict[type[GeneratedWorld], int] = {PlanPath: 35, Sokoban: 25, Sudoku: 15, Blocksworld: 13, NQueens: 12}
+LEVEL_WEIGHTS = {1: 6, 2: 3, 3: 2, 4: 1}
 """How often each difficulty is drawn; one whose puzzles run out gives no more, and the others fill up."""
 SEEDS = 1_000
 """Seeds of a Gymnasium environment that are looked at."""
@@ -102,26 +107,42 @@ def pose(world: World, difficulty: int, solution: list[Move] | None = None) -> S
 @cache
 def builtin(split: Split) -> tuple[StatefulProblem, ...]:
     """The generated problems of a split: the same ones in every process, all worlds and difficulties mixed."""
-    problems = [problem for world in GENERATED_WORLDS for problem in _generated(world)[split]]
+    problems = [problem for world in WORLD_PERCENT for problem in _generated(world)[split]]
     return tuple(random.Random(f"stateful_env {split}").sample(problems, len(problems)))
 
 
 @cache
 def _generated(world: type[GeneratedWorld]) -> dict[Split, list[StatefulProblem]]:
     """All generated problems of one world."""
-    rng = random.Random(f"stateful_env {world.name}")
-    levels, weights = list(LEVEL_WEIGHTS), list(LEVEL_WEIGHTS.values())
+    wanted = {split: size * WORLD_PERCENT[world] // 100 for split, size in SPLIT_SIZES.items()}
     found: dict[Split, list[StatefulProblem]] = {split: [] for split in SPLIT_SIZES}
     seen = set()
-    while any(len(found[split]) < size for split, size in SPLIT_SIZES.items()):
+    for level, start, content, split in _starts(world, random.Random(f"stateful_env {world.name}")):
+        if content not in seen and len(found[split]) < wanted[split]:
+            seen.add(content)
+            found[split].append(pose(start, level))
+        if all(len(found[split]) == size for split, size in wanted.items()):
+            break
+    return found
+
+
+def _starts(world: type[GeneratedWorld], rng: random.Random) -> Iterator[tuple[int, GeneratedWorld, str, Split]]:
+    """Endless starts of a world, each with its difficulty, content and split; they come again, turned or mirrored."""
+    levels, weights = list(LEVEL_WEIGHTS), list(LEVEL_WEIGHTS.values())
+    while True:
         (level,) = rng.choices(levels, weights)
         start = world.generate(level, rng)
         content = f"{world.name}\n{start.content}"
-        split = split_of_builtin(content)
-        if content not in seen and len(found[split]) < SPLIT_SIZES[split]:
-            seen.add(content)
-            found[split].append(pose(start, level))
-    return found
+        yield level, start, content, split_of_builtin(content)
+
+
+def drawn_problems(split: Split, seed: int) -> Iterator[StatefulProblem]:
+    """Endless generated problems of a split, mixed like the built-in ones; more than those, and some come again."""
+    rng = random.Random(seed)
+    streams = {world: _starts(world, rng) for world in WORLD_PERCENT}
+    while True:
+        (stream,) = rng.choices(list(streams.values()), list(WORLD_PERCENT.values()))
+        yield next(pose(start, level) for level, start, _, of in stream if of == split)
 
 
 def gymnasium_problems(gymnasium_id: str, settings: dict[str, Any], split: Split | None) -> list[StatefulProblem]:

@@ -36,10 +36,10 @@ class Blocksworld(GeneratedWorld):
     def generate(cls, difficulty: int, rng: random.Random) -> Self:
         fewest_blocks, most_blocks, fewest, most = LEVELS[difficulty]
         while True:
-            names = rng.sample(NAMES, rng.randint(fewest_blocks, most_blocks))
-            world = cls(_stack_up(names, rng), _stack_up(rng.sample(names, len(names)), rng))
-            if fewest <= len(world.solve()) <= most:
-                return world
+            now = _stack_up(rng.sample(NAMES, rng.randint(fewest_blocks, most_blocks)), rng)
+            goal = _shuffled(now, rng.randint(fewest, 2 * most), rng)
+            if fewest <= len(cls(now, goal).solve()) <= most:
+                return cls(now, goal)
 
     @classmethod
     def read(cls, state: Any) -> Self:
@@ -134,6 +134,19 @@ def _stack_up(names: list[str], rng: random.Random) -> Stacks:
         index = rng.randint(0, len(stacks))
         stacks[index : index + 1] = [(*(stacks[index] if index < len(stacks) else ()), name)]
     return tuple(stacks)
+
+
+def _shuffled(stacks: Stacks, num_moves: int, rng: random.Random) -> Stacks:
+    """The stacks after some moves at random, in another order."""
+    for _ in range(num_moves):
+        source, target = rng.randrange(len(stacks)), rng.randint(0, len(stacks))
+        if source == target:
+            continue
+        onto = stacks[target] if target < len(stacks) else ()
+        others = [stack for i, stack in enumerate(stacks) if i not in (source, target)]
+        moved = [stacks[source][:-1], (*onto, stacks[source][-1])]
+        stacks = tuple(stack for stack in [*others, *moved] if stack)
+    return tuple(rng.sample(stacks, len(stacks)))
 
 
 def _read_stacks(rows: Any) -> Stacks:

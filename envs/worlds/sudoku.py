@@ -13,7 +13,7 @@ from typing import Any, Self
 from envs.worlds.base import MAX_STATES, GeneratedWorld, IllegalMove, Move
 from envs.worlds.grid import Cell, Grid, cells_with, put, read_grid, read_numbers, turned_and_mirrored
 
-LEVELS = {1: (4, 1, 2), 2: (4, 3, 5), 3: (4, 6, 8), 4: (6, 5, 9)}
+LEVELS = {1: (6, 1, 2), 2: (4, 2, 4), 3: (4, 5, 8), 4: (6, 5, 9)}
 """For each difficulty: side of the grid, fewest and most empty cells."""
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 """Rows and columns of a box, by side of the grid."""

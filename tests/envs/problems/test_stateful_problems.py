@@ -14,7 +14,7 @@ import pytest
 from envs.base import EnvConfig, Split, problem_set_digest
 from envs.problems.__main__ import main
 from envs.problems.files import ProblemSourceError
-from envs.problems.stateful_problems import SPLIT_SIZES, StatefulProblem, stateful_problems
+from envs.problems.stateful_problems import SPLIT_SIZES, WORLD_PERCENT, StatefulProblem, stateful_problems
 from envs.stateful_env import StatefulEnv
 from envs.worlds import GENERATED_WORLDS
 
@@ -40,7 +40,9 @@ def test_splits_share_no_content_and_hold_every_world_at_every_difficulty() -> N
     hashes = [problem.hash for problems in by_split.values() for problem in problems]
     assert len(set(hashes)) == len(hashes)
     for split, problems in by_split.items():
-        assert set(Counter(p.world.name for p in problems).values()) == {SPLIT_SIZES[split]}
+        assert len(problems) == SPLIT_SIZES[split]
+        shares = {world.name: SPLIT_SIZES[split] * percent / 100 for world, percent in WORLD_PERCENT.items()}
+        assert Counter(p.world.name for p in problems) == shares
         assert {(p.world.name, p.difficulty) for p in problems} == {
             (world.name, level) for world in GENERATED_WORLDS for level in (1, 2, 3, 4)
         }
@@ -71,7 +73,7 @@ def test_prompts_and_solutions_are_short() -> None:
 def test_the_option_world_keeps_the_problems_of_one_world() -> None:
     for world in GENERATED_WORLDS:
         problems = StatefulEnv.problems_for(options(world=world.name), None, "heldout")
-        assert len(problems) == SPLIT_SIZES["heldout"]
+        assert len(problems) == SPLIT_SIZES["heldout"] * WORLD_PERCENT[world] / 100
         assert {type(p.world) for p in problems} == {world}
     with pytest.raises(ValueError, match="plan_path"):
         StatefulEnv.problems_for(options(world="chess"), None, "train")
