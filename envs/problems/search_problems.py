@@ -50,7 +50,7 @@ def builtin(split: Split) -> tuple[SearchProblem, ...]:
     land = world().lands[split]
     found: dict[str, SearchProblem] = {}
     wanted = 0
-    for pose, percent in ((_one_hop, 45), (_two_hops, 40), (_gap, 15)):
+    for pose, percent in ((_one_hop, 36), (_two_hops, 34), (_gap, 30)):
         wanted += SPLIT_SIZES[split] * percent // 100
         while len(found) < wanted:
             problem = pose(land, rng)

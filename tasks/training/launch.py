@@ -70,6 +70,11 @@ def check_writable(output_dir: Path) -> None:
     output_dir = output_dir.expanduser().absolute()
     if output_dir.exists() and not output_dir.is_dir():
         raise TrainingRefusedError(f"train.output_dir: {output_dir} is a file; name a folder")
+    if inside := sorted(path.parent.name for path in output_dir.glob("*/training_args.bin")):
+        raise TrainingRefusedError(
+            f"train.output_dir: {output_dir} holds trained models ({', '.join(inside)}), and publishing would replace "
+            "them; name another folder"
+        )
     if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / "training_args.bin").is_file():
         raise TrainingRefusedError(
             f"train.output_dir: {output_dir} holds files that no training wrote, and publishing would replace them; "

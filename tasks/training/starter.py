@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from envs import load_env_class
 from envs.base import Env, EnvConfig, Message, Problem
+from envs.problems.stateful_problems import StatefulProblem, drawn_problems
 from envs.sandbox import open_sandbox
 from envs.sandbox.base import Sandbox, SandboxConfig
 from tasks.engines.base import EngineConfig, ModelConfig
@@ -41,12 +42,25 @@ FOLDER = Path(__file__).with_name("starter_policy")
 SEATINGS = {
     "math_env": (("math_single_agent",), ("reasoning_generator", "tool_generator")),
     "code_env": (("code_single_agent",), ("code_generator", "test_generator")),
+    "search_env": (("search_single_agent",), ("search_reasoning_agent", "web_search_agent")),
+    "stateful_env": (("stateful_single_agent",), ("plan_agent", "tool_call_agent")),
 }
-ONE_IN = {"tool_generator": 4, "test_generator": 2}
+ONE_IN = {"tool_generator": 4, "test_generator": 2, "tool_call_agent": 8}
 """Roles that are learnt sooner than others see every n-th problem only."""
+RIGHT = {"search_env": 1.0}
+"""How often the teacher is right, where it is not `USUALLY_RIGHT`: who searched for the wrong thing can say nothing."""
+USUALLY_RIGHT = 0.4
+LATER = {"search_env": 10, "stateful_env": 4}
+"""Envs whose later turns are the harder part play them on this many times as many problems."""
+DRAWN_PUZZLES = 24_000
+"""Problems of stateful_env that are drawn besides the built-in ones: the same puzzles, turned, mirrored or renamed."""
 VOCABULARY = 1024
-PEAK_LEARNING_RATE = 3e-3
-STEPS_BETWEEN_CHECKS = 500
+LEARNING_RATE = 3e-3
+"""At its peak."""
+LEAST_SHARE = 0.1
+"""An env that has reached its target is given this part of what one at zero is given, so that it is not forgotten."""
+TOO_GOOD = 0.6
+"""Above this rate it is given nothing for a while: something is to be left to learn."""
 BATCH_SIZE = 32
 SET_ASIDE = 64
 """Starter problems of each env that are not trained on, to decide when to stop."""
@@ -65,17 +79,21 @@ class Example:
     """A prompt as a role meets it in play, and the reply of a player who knows the answer."""
 
     env_name: str
+    problem_hash: str
     messages: list[Message]
     reply: str
 
 
 def first_turn_examples(env_name: str, problems: Sequence[Problem], sandbox: Sandbox) -> Iterator[Example]:
-    """What the partners are asked first, which is also what a single agent is asked. Nothing is run for it."""
+    """What roles are asked first. Nothing is run for it. What several are asked in the same words comes once."""
     for index, problem in enumerate(problems):
-        env = _open_env(env_name, SEATINGS[env_name][-1], problem, sandbox)
-        for ask in next(env.play()):
-            if index % ONE_IN.get(ask.role, 1) == 0:
-                yield Example(env_name, ask.messages, env.gold(ask))
+        asked = []
+        for roles in SEATINGS[env_name]:
+            env = _open_env(env_name, roles, problem, sandbox)
+            for ask in next(env.play()):
+                if index % ONE_IN.get(ask.role, 1) == 0 and ask.messages not in asked:
+                    asked.append(ask.messages)
+                    yield Example(env_name, problem.hash, ask.messages, env.gold(ask))
 
 
 def later_turn_examples(
@@ -97,6 +115,7 @@ def _later_turns(
     rng: random.Random,
 ) -> list[Example]:
     env = _open_env(env_name, roles, problem, sandbox)
+    right = RIGHT.get(env_name, USUALLY_RIGHT)
     similar = [p for p in rng.sample(others, min(40, len(others))) if _form(p) == _form(problem)]
     examples = []
     play = env.play()
@@ -105,19 +124,19 @@ def _later_turns(
         while True:
             replies = [
                 env.gold(ask)
-                if rng.random() < 0.4 or not similar
+                if rng.random() < right or not similar
                 else _open_env(env_name, roles, rng.choice(similar), sandbox).gold(ask)
                 for ask in asks
             ]
             asks = play.send(replies)
-            examples += [Example(env_name, ask.messages, env.gold(ask)) for ask in asks]
+            examples += [Example(env_name, problem.hash, ask.messages, env.gold(ask)) for ask in asks]
     except StopIteration:
         return examples
 
 
 def _form(problem: Problem) -> Any:
-    """Problems of one form take each other's replies: whole programs, or functions of one name."""
-    return getattr(problem, "function", None)
+    """Problems of one form take each other's replies: whole programs, functions of one name, puzzles of one world."""
+    return problem.world.name if isinstance(problem, StatefulProblem) else getattr(problem, "function", None)
 
 
 def _open_env(env_name: str, roles: tuple[str, ...], problem: Problem, sandbox: Sandbox) -> Env:
@@ -169,13 +188,13 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)  # type: ignore[no-untyped-call]
 
 
-def new_optimizers(model: Qwen3ForCausalLM) -> list[torch.optim.Optimizer]:
+def new_optimizers(model: Qwen3ForCausalLM, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Muon (https://kellerjordan.github.io/posts/muon) for the matrices, AdamW for embeddings and norms."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if all(p is not matrix for matrix in matrices)]
     return [
-        torch.optim.Muon(matrices, lr=PEAK_LEARNING_RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05),
+        torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.05),
     ]
 
 
@@ -198,13 +217,12 @@ def tokenise(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) ->
 
 
 def batches(rows: Sequence[Row], size: int, rng: random.Random) -> Iterator[list[Row]]:
-    """Endless batches of rows of similar length, in random order."""
-    while True:
-        shuffled = rng.sample(rows, len(rows))
-        for i in range(0, len(shuffled) - size * 16 + 1, size * 16):
-            chunk = sorted(shuffled[i : i + size * 16], key=lambda row: len(row.ids))
-            parts = [chunk[j : j + size] for j in range(0, len(chunk), size)]
-            yield from rng.sample(parts, len(parts))
+    """Full batches of rows of similar length, in random order."""
+    shuffled = rng.sample(rows, len(rows))
+    for i in range(0, len(shuffled) - size * 16 + 1, size * 16):
+        chunk = sorted(shuffled[i : i + size * 16], key=lambda row: len(row.ids))
+        parts = [chunk[j : j + size] for j in range(0, len(chunk), size)]
+        yield from rng.sample(parts, len(parts))
 
 
 def loss_of(model: Qwen3ForCausalLM, batch: Sequence[Row]) -> torch.Tensor:
@@ -243,21 +261,46 @@ def success_rates(folder: Path, problems: dict[str, Sequence[Problem]], sandbox:
 
 
 def gather_examples(
-    rng: random.Random, sandbox: Sandbox, later: int
+    rng: random.Random, sandbox: Sandbox, later: int, drawn: int = DRAWN_PUZZLES
 ) -> tuple[list[Example], dict[str, Sequence[Problem]]]:
-    """All examples, and the problems set aside, per env. `later`: problems of each env whose later turns are played."""
+    """All examples, and the problems set aside, per env.
+
+    Args:
+        later: problems of each env whose later turns are played.
+        drawn: puzzles that are drawn besides the built-in ones.
+    """
     examples: list[Example] = []
     aside: dict[str, Sequence[Problem]] = {}
     for env_name in SEATINGS:
         problems = load_env_class(env_name).problems(None, "starter")
         aside[env_name], used = problems[:SET_ASIDE], problems[SET_ASIDE:]
+        if env_name == "stateful_env":
+            used = [*used, *_drawn_puzzles(drawn, aside[env_name], rng)]
         examples += first_turn_examples(env_name, used, sandbox)
-        examples += later_turn_examples(env_name, used[:later], sandbox, rng)
+        examples += later_turn_examples(env_name, used[: later * LATER.get(env_name, 1)], sandbox, rng)
     return examples, aside
 
 
-def train_starter(out: Path, start: Path | None, seed: int, target: float, max_minutes: float, later: int) -> None:
-    """Train until every env reaches `target` on the problems set aside, or time is up; save at each check.
+def _drawn_puzzles(count: int, aside: Sequence[Problem], rng: random.Random) -> list[StatefulProblem]:
+    """More puzzles, none of which is one that is set aside."""
+    hashes = {problem.hash for problem in aside}
+    drawn = itertools.islice(drawn_problems("starter", rng.getrandbits(32)), count)
+    return [problem for problem in drawn if problem.hash not in hashes]
+
+
+def train_starter(
+    out: Path,
+    start: Path | None,
+    seed: int,
+    learning_rate: float,
+    target: float,
+    max_minutes: float,
+    later: int,
+    rows_between_checks: int,
+) -> None:
+    """Train until every env is between `target` and `TOO_GOOD` on the problems set aside, or time is up.
+
+    It saves at each check.
 
     `start`: a folder with the weights of an earlier run to go on from; None begins with random ones.
     """
@@ -271,23 +314,20 @@ def train_starter(out: Path, start: Path | None, seed: int, target: float, max_m
     print(
         f"{len(rows):,} examples, {sum(len(row.ids) for row in rows):,} tokens, {model.num_parameters():,} parameters"
     )
-    optimizers = new_optimizers(model)
-    reached = envs_at(target, success_rates(start, aside, sandbox)) if start else set()
-    stream = batches(mixed(rows, reached, rng), BATCH_SIZE, rng)
-    began = time.monotonic()
-    for step in itertools.count(1):
-        learn(model, optimizers, next(stream), PEAK_LEARNING_RATE * min(1.0, step / 100) / max(1.0, step / 1500) ** 0.5)
-        minutes = (time.monotonic() - began) / 60
-        if step % STEPS_BETWEEN_CHECKS == 0 or minutes > max_minutes:
-            save(model, tokenizer, out)
-            rates = success_rates(out, aside, sandbox)
-            print(
-                f"step {step}, {minutes:.1f} min: {json.dumps({n: round(r, 3) for n, r in rates.items()})}", flush=True
-            )
-            reached = envs_at(target, rates)
-            if reached == set(SEATINGS) or minutes > max_minutes:
-                break
-            stream = batches(mixed(rows, reached, rng), BATCH_SIZE, rng)
+    optimizers = new_optimizers(model, learning_rate)
+    began, step = time.monotonic(), 0
+    rates = by_env(success_rates(start, aside, sandbox)) if start else dict.fromkeys(SEATINGS, 0.0)
+    while (
+        not all(target <= rate <= TOO_GOOD for rate in rates.values()) and time.monotonic() - began < 60 * max_minutes
+    ):
+        for batch in batches(mixed(rows, rows_between_checks, rates, target, rng), BATCH_SIZE, rng):
+            step += 1
+            learn(model, optimizers, batch, learning_rate * min(1.0, step / 100) / max(1.0, step / 1500) ** 0.5)
+        save(model, tokenizer, out)
+        found = success_rates(out, aside, sandbox)
+        shown = json.dumps({name: round(rate, 3) for name, rate in found.items()})
+        print(f"step {step}, {(time.monotonic() - began) / 60:.1f} min: {shown}", flush=True)
+        rates = by_env(found)
 
 
 def learn(
@@ -303,15 +343,20 @@ def learn(
         optimizer.zero_grad()
 
 
-def envs_at(target: float, rates: Mapping[str, float]) -> set[str]:
-    """The envs whose mean rate over seatings has reached the target."""
-    by_env = {name: [rate for key, rate in rates.items() if key.startswith(name)] for name in SEATINGS}
-    return {name for name, found in by_env.items() if sum(found) / len(found) >= target}
+def by_env(rates: Mapping[str, float]) -> dict[str, float]:
+    """The mean rate of each env's seatings."""
+    found = {name: [rate for key, rate in rates.items() if key.startswith(name)] for name in SEATINGS}
+    return {name: sum(of_env) / len(of_env) for name, of_env in found.items()}
 
 
-def mixed(rows: Sequence[Row], reached: set[str], rng: random.Random) -> list[Row]:
-    """The rows of the envs that still have to improve, and a tenth of the others, so that they are not forgotten."""
-    return [row for row in rows if row.env_name not in reached or rng.random() < 0.1]
+def mixed(rows: Sequence[Row], count: int, rates: Mapping[str, float], target: float, rng: random.Random) -> list[Row]:
+    """`count` rows; each env has a share in proportion to how far it is from its target."""
+    lacks = {name: max(target - rate, LEAST_SHARE * target) * (rate < TOO_GOOD) for name, rate in rates.items()}
+    chosen = []
+    for name, lack in lacks.items():
+        of_env = [row for row in rows if row.env_name == name]
+        chosen += rng.choices(of_env, k=round(count * lack / sum(lacks.values())))
+    return chosen
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -333,15 +378,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write (default: the one that is used)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target", type=float, default=0.35, help="stop once every env reaches this success rate")
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="at its peak")
     parser.add_argument("--max-minutes", type=float, default=40)
     parser.add_argument("--start", type=Path, help="go on from the weights in this folder")
     parser.add_argument("--later", type=int, default=400, help="problems of each env whose later turns are played")
+    parser.add_argument("--check-every", type=int, default=20_000, metavar="ROWS", help="rows between two checks")
     parser.add_argument(
         "--measure", type=int, metavar="N", help="only measure --out on N held-out problems of each env"
     )
     args = parser.parse_args()
     if args.measure is None:
-        train_starter(args.out, args.start, args.seed, args.target, args.max_minutes, args.later)
+        train_starter(
+            args.out,
+            args.start,
+            args.seed,
+            args.learning_rate,
+            args.target,
+            args.max_minutes,
+            args.later,
+            args.check_every,
+        )
     print(json.dumps(measure(args.out, args.measure or 400), indent=2))
 
 
