@@ -93,7 +93,7 @@ class SearchEnv(Env):
 
     A turn is one line: a search, a request, a report, or the answer, which ends the episode. Players see what was found
     and no more. The answer is judged by exact match with a gold one; its F1 is the reward of every turn that was in the
-    right form.
+    right form. If it is right, the last turn of each player has succeeded; the ones before only led there.
     """
 
     roles = ("search_reasoning_agent", "web_search_agent")
@@ -114,9 +114,10 @@ class SearchEnv(Env):
         self.metadata = {"searches": self._searches, "answer": answer}
         self.success = answer is not None and is_exact_match(answer, self.problem.answers)
         reward = best_f1(answer, self.problem.answers) if answer is not None else 0.0
+        last = {ask.role: ask for ask in self.asks}
         for ask in self.asks:
             if ask.success is None:
-                ask.success, ask.reward = self.success, reward
+                ask.success, ask.reward = self.success and ask is last[ask.role], reward
 
     def _play_alone(self) -> Generator[list[Ask], list[str], str | None]:
         return (yield from self._search_until("answer", self.seats[0], SOLVE.format(statement=self.problem.statement)))

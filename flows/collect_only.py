@@ -30,11 +30,18 @@ DEFAULTS = RunConfig()
 @flow(name="collect-only", flow_run_name="{config.env.name}: collect {config.collect.num_episodes} episodes")
 def collect_only(config: RunConfig = DEFAULTS) -> RunReport:
     """Collect, validate, compute stats, report."""
-    config = with_model_at_hand(with_scheduled_batch(config))
+    config = with_model_at_hand(with_scheduled_batch(config), is_trained=False)
     check_collecting(config)
     steps = Steps("collect only", config)
-    files = [from_here(dataset.path) for dataset in steps.collect().values()]
-    return steps.finish(
-        f"look at the data: head -1 {shlex.quote(str(files[0]))}",
-        *(f"train on it: {steps.command('flows.train_only', '--train.data_path', str(file))}" for file in files),
-    )
+    datasets = steps.collect()
+    first, *others = (from_here(dataset.path) for dataset in datasets.values())
+    look = f"look at the data: head -1 {shlex.quote(str(first))}"
+    if not others:
+        return steps.finish(look, f"train on it: {steps.command('flows.train_only', '--train.data_path', str(first))}")
+    return steps.finish(look, f"train and evaluate: {steps.command('flows.collect_and_train', *_policies(config))}")
+
+
+def _policies(config: RunConfig) -> list[str]:
+    """The flags that say who plays what."""
+    roles = ["--env.roles", ",".join(config.env.roles)] if config.env.roles else []
+    return [*roles, *(word for role, policy in config.policies.items() for word in (f"--policies.{role}", policy))]

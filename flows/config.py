@@ -38,7 +38,7 @@ PolicyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-
 class RunConfig(BaseModel):
     """Everything that a flow can be told. The classes live beside their owners; here they are only composed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)  # it may be a key
     flow_defaults: ClassVar[Mapping[str, Any]] = {}
     """What this flow sets unless it is told otherwise; a flow with such defaults has its own subclass."""
 

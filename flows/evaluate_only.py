@@ -31,7 +31,7 @@ DEFAULTS = RunConfig()
 @flow(name="evaluate-only", flow_run_name="{config.env.name}: evaluate")
 def evaluate_only(config: RunConfig = DEFAULTS) -> RunReport:
     """Evaluate both, report."""
-    config = with_model_at_hand(config)
+    config = with_model_at_hand(config, is_trained=False)
     folders = check_adapters(config)
     check_evaluating(config)
     steps = Steps("evaluate only", config)

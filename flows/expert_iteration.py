@@ -2,8 +2,8 @@
 
 Every round plays afresh with the policy that was promoted last, trains the base model anew on all that was kept in this
 round and the earlier ones, and compares on held-out problems. The new adapter is promoted if it is significantly
-better. The best one ends up in train.output_dir/promoted, that of each round beside it. (STaR, Zelikman et al. 2022,
-and ReST-EM, Singh et al. 2023, train from the base model in every round, too.)
+better. The best one is in <train.output_dir>-rounds/promoted, that of each round beside it. (STaR, Zelikman et al.
+2022, and ReST-EM, Singh et al. 2023, train from the base model in every round, too.)
 """
 
 from flows.cli import run_command
@@ -21,7 +21,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
     )
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from prefect import flow
@@ -31,9 +31,10 @@ from flows.preflight import check_collecting, check_evaluating, check_training
 from flows.schedule import with_scheduled_batch
 from flows.steps import Steps, from_here
 from tasks.bring import bring_folder
+from tasks.dataset.checks import NothingToTrainOnError
 from tasks.evaluation.compare import Comparison
 from tasks.evaluation.report import RunReport
-from tasks.evaluation.rounds import Round
+from tasks.evaluation.series import Round
 from tasks.rollout.artifact import Ref
 
 DEFAULTS = RunConfig()
@@ -41,58 +42,95 @@ DEFAULTS = RunConfig()
 
 @flow(name="expert-iteration", flow_run_name="{config.env.name}: {config.iterate.num_rounds} rounds")
 def expert_iteration(config: RunConfig = DEFAULTS) -> RunReport:
-    """Rounds of collect, validate, train, evaluate; then report."""
+    """Rounds of collect, validate, train, evaluate, report."""
     config = with_model_at_hand(with_scheduled_batch(config))
     if not config.evaluate.num_problems:
         raise ValueError("evaluate.num_problems: found 0; rounds are compared on held-out problems, so wanted some")
-    configs = [_of_round(config, number) for number in range(1, config.iterate.num_rounds + 1)]
-    for of_round in configs:
-        check_training(of_round)
+    numbers = range(1, config.iterate.num_rounds + 1)
+    for part in (_promoted(config), *(_of_round(config, number) for number in numbers)):
+        check_training(part)
     check_collecting(config)
     check_evaluating(config)
-    data: dict[str, list[Path]] = defaultdict(list)
-    best: Mapping[str, Ref] = {}
-    rounds: list[Round] = []
-    for number, of_round in enumerate(configs, start=1):
-        steps = Steps(f"round {number} of {len(configs)}", of_round)
-        for policy, dataset in steps.keep(steps.play(best)).items():
-            data[policy].append(dataset.path)
-        adapters = steps.train_policies(data)
-        comparison = steps.measure(best, adapters)
-        rounds.append(_round(number, steps.summary, comparison))
-        best = adapters if rounds[-1].promoted else best
-    return _finish(Steps("expert iteration", config), rounds, best)
+    series = _Series(config)
+    for number in numbers:
+        series.play(number)
+    return series.finish()
 
 
-def _of_round(config: RunConfig, number: int) -> RunConfig:
-    """The config of one round: replies of its own, and a folder of its own for the adapter."""
-    batch = f"round {number}" if config.collect.batch is None else f"{config.collect.batch} round {number}"
-    return config.model_copy(
-        update={
-            "collect": config.collect.model_copy(update={"batch": batch}),
-            "train": config.train.model_copy(update={"output_dir": config.output_dir / f"round-{number}"}),
-        }
-    )
+class _Series:
+    """The rounds so far. After each one the best adapters are published and the report is written."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._steps = Steps("expert iteration", config)
+        self._data: dict[str, list[Path]] = defaultdict(list)
+        self._best: Mapping[str, Ref] = {}
+        self._rounds: list[Round] = []
+
+    def play(self, number: int) -> None:
+        """Collect with the best adapters, train on everything, and see whether that is better."""
+        steps = Steps(f"round {number}", _of_round(self._config, number), self._steps)
+        adapters: Mapping[str, Ref] = {}
+        comparison = None
+        try:
+            for policy, dataset in steps.keep(steps.play(self._best)).items():
+                self._data[policy].append(dataset.path)
+        except NothingToTrainOnError:
+            if number == 1:
+                raise
+        else:
+            adapters = steps.train_policies(self._data)
+            comparison = steps.measure(self._best, adapters)
+        self._rounds.append(_round(number, steps.summary, comparison))
+        self._steps.note(
+            rounds=tuple(self._rounds),
+            left_out={**self._steps.summary.left_out, **steps.summary.left_out},
+            files={f"{what} {number}": path.absolute() for what, path in steps.summary.files.items()},
+        )
+        if self._rounds[-1].promoted:
+            self._promote(adapters)
+        self._steps.report()
+
+    def _promote(self, adapters: Mapping[str, Ref]) -> None:
+        for policy, folder in _promoted(self._config).adapter_dirs.items():
+            bring_folder(adapters[policy], folder.absolute())
+        self._best = adapters
+        self._steps.note(files={"promoted": _promoted(self._config).output_dir.absolute()})
+
+    def finish(self) -> RunReport:
+        """Compare the best adapters with the bare model, and report."""
+        if not self._best:
+            return self._steps.finish("no round was better than the bare model; try more episodes a round")
+        self._steps.compare(self._best)
+        promoted = str(_promoted(self._config).output_dir)
+        return self._steps.finish(
+            f"look at the curve: {from_here(self._steps.data_dir)}/rounds.png",
+            f"measure again: {self._steps.command('flows.evaluate_only', '--evaluate.adapter_dir', promoted)}",
+        )
 
 
-def _round(number: int, played: RunReport, comparison: Comparison) -> Round:
+def _round(number: int, played: RunReport, comparison: Comparison | None) -> Round:
     return Round(
         number=number,
         success_rate=played.succeeded / played.finished if played.succeeded is not None and played.finished else None,
-        kept=sum(played.kept.values()),
+        kept=sum(played.kept.values()) if comparison else 0,
         trained_rows=sum(counts.rows for counts in played.trained.values()),
         comparison=comparison,
     )
 
 
-def _finish(steps: Steps, rounds: Sequence[Round], best: Mapping[str, Ref]) -> RunReport:
-    """Put the best adapters where they are looked for, compare them with the bare model, and report."""
-    steps.note(rounds=rounds)
-    if not best:
-        return steps.finish("no round was better than the bare model: more episodes, or other train settings, may help")
-    promoted = steps.config.output_dir.absolute() / "promoted"
-    for policy, folder in steps.config.adapters_in(promoted).items():
-        bring_folder(best[policy], folder)
-    steps.note(files={"promoted": promoted})
-    steps.compare(best)
-    return steps.finish(f"look at the curve: {from_here(steps.data_dir)}/rounds.png")
+def _promoted(config: RunConfig) -> RunConfig:
+    """The same config with the folder of the best adapter."""
+    return _with_folder(config, "promoted")
+
+
+def _of_round(config: RunConfig, number: int) -> RunConfig:
+    """The config of one round: replies of its own, and a folder of its own for the adapter."""
+    batch = f"round {number}" if config.collect.batch is None else f"{config.collect.batch} round {number}"
+    played = config.model_copy(update={"collect": config.collect.model_copy(update={"batch": batch})})
+    return _with_folder(played, f"round-{number}")
+
+
+def _with_folder(config: RunConfig, name: str) -> RunConfig:
+    folder = config.output_dir.with_name(f"{config.output_dir.name}-rounds") / name
+    return config.model_copy(update={"train": config.train.model_copy(update={"output_dir": folder})})

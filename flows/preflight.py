@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from envs.sandbox import open_sandbox
@@ -24,15 +25,18 @@ class FolderError(ValueError):
 
 
 def check_playing(config: RunConfig) -> None:
-    """See that there is a model to play, or a script, and a sandbox.
+    """See that there is a model to play, or a script, or a server that takes the key, and a sandbox.
 
     Raises:
-        ValueError: there is no model.
+        ValueError: there is none.
+        EngineError: the server cannot be reached.
         SandboxError: untrusted code cannot be run here as the config wants.
     """
     open_sandbox(config.sandbox).close()
     if config.engine.kind == "scripted":
         scripted_engine(config.engine)
+    elif config.engine.kind == "openai_http":
+        _reach_server(config, {})
     else:
         resolve_model(config.model)
 
@@ -50,14 +54,24 @@ def check_collecting(config: RunConfig) -> None:
 
 
 def check_training(config: RunConfig) -> None:
-    """See that there is a model to train and that the result can be written.
+    """See that there is a model to train, that the result can be written, and be played if it is to be compared.
 
     Raises:
         ValueError: there is not, or it cannot.
     """
+    if config.engine.kind == "openai_http" and config.evaluate.num_problems:
+        raise ValueError(
+            "evaluate.num_problems: what is trained here cannot be loaded into the server at engine.base_url; pass "
+            "--evaluate.num_problems 0, and compare with flows.evaluate_only --engine.kind in_process"
+        )
     resolve_model(config.model)
     for folder in config.adapter_dirs.values():
         check_writable(folder)
+    if len(config.adapter_dirs) > 1 and (config.output_dir / "training_args.bin").is_file():
+        raise FolderError(
+            f"train.output_dir: {config.output_dir} holds a trained model, and the policies would be put inside of it; "
+            "name another folder"
+        )
     check_data_folder(config.data_dir)
 
 
@@ -78,12 +92,21 @@ def check_adapters(config: RunConfig) -> dict[str, Path]:
 
     Raises:
         FolderError: there is none.
-        ValueError: it is an adapter of another model than the config's.
+        ValueError: it is an adapter of another model than the config's, or not one that the server at base_url has.
+        EngineError: that server cannot be reached.
     """
     folders = config.adapters_in((config.evaluate.adapter_dir or config.output_dir).expanduser().absolute())
     for folder in folders.values():
         _check_adapter(folder, config)
+    if config.engine.kind == "openai_http":
+        _reach_server(config, folders)
     return folders
+
+
+def _reach_server(config: RunConfig, adapters: Mapping[str, Path]) -> None:
+    from tasks.engines.openai_http import reach_server  # its client takes a while to import
+
+    reach_server(config.engine, adapters)
 
 
 def _check_adapter(folder: Path, config: RunConfig) -> None:
@@ -91,7 +114,7 @@ def _check_adapter(folder: Path, config: RunConfig) -> None:
         raise FolderError(
             f"evaluate.adapter_dir: {folder} holds no adapter_config.json; give the folder that a training wrote"
         )
-    if config.engine.kind != "scripted":
+    if config.engine.kind not in ("openai_http", "scripted"):  # these do not play model.path
         _check_base(folder, config.model)
 
 

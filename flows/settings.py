@@ -72,7 +72,7 @@ def _checked(flags: Sequence[str]) -> list[str]:
     """The flags, every one of them known; `--env.options.size 3` becomes `--env.options size=3`.
 
     Raises:
-        ConfigError: a flag that does not exist; it names the nearest one that does.
+        ConfigError: a flag that does not exist (it names the nearest one that does), or a table without a key.
     """
     keys = known_keys()
     spelled: list[str] = []
@@ -80,7 +80,12 @@ def _checked(flags: Sequence[str]) -> list[str]:
     for word in words:
         key, equals, value = word.removeprefix("--").partition("=")
         table, _, entry = key.rpartition(".")
-        if not word.startswith("--") or key in keys:
+        if word.startswith("--") and key in keys and is_table(keys[key].annotation):
+            value = value if equals else next(words, "")
+            if "=" not in value and not value.startswith("{"):
+                raise ConfigError(f"--{key}: found {value!r}; wanted --{key}.KEY VALUE")
+            spelled += [f"--{key}", value]
+        elif not word.startswith("--") or key in keys:
             spelled.append(word)
         elif table in keys and is_table(keys[table].annotation):
             spelled += [f"--{table}", json.dumps({entry: value if equals else next(words, "")})]

@@ -15,12 +15,12 @@ from prefect import Task
 from rich.console import Console
 
 from flows.config import RunConfig
-from tasks.bring import bring_dataset, bring_folder, bring_journal
+from tasks.bring import bring_control, bring_dataset, bring_folder, bring_journal
 from tasks.check_problems import check_problems
 from tasks.collect import collect
 from tasks.compute_stats import compute_stats
 from tasks.dataset.records import DatasetRef
-from tasks.dataset.relabel import Control
+from tasks.dataset.relabel import Control, ControlRef
 from tasks.evaluate import evaluate
 from tasks.evaluation.compare import Comparison, compare
 from tasks.evaluation.config import EvaluateConfig
@@ -41,11 +41,14 @@ R = TypeVar("R")
 class Steps:
     """One run of a flow. `summary` grows with each step."""
 
-    def __init__(self, flow: str, config: RunConfig) -> None:
+    def __init__(self, flow: str, config: RunConfig, part_of: Steps | None = None) -> None:
+        """`part_of`: the run that this one is a part of, if it is."""
         self.config = config
+        self._made: set[tuple[str, str]] = part_of._made if part_of else set()
+        """Results that this run has made itself; what finds them again is not said to come from an earlier one."""
         self.data_dir = config.data_dir.absolute()
         self.summary = RunReport(
-            flow=flow, env=config.env.name, model=config.model.path, engine=_engine_name(config), files={}
+            flow=flow, env=config.env.name, model=_model_name(config), engine=_engine_name(config), files={}
         )
 
     def collect(self) -> dict[str, DatasetRef]:
@@ -69,15 +72,16 @@ class Steps:
         """Keep what succeeded and count it: a published data file for each policy."""
         return {policy: self._keep(episodes, policy) for policy in self.config.play.policy_names}
 
-    def relabel(self, episodes: EpisodesRef, policy: str, control: Control, most: int) -> Path:
+    def relabel(self, episodes: EpisodesRef, policy: str, control: Control, most: int) -> ControlRef:
         """The data file of a control, `most` rows at most."""
-        return self._call(relabel, episodes, self.config.play, policy, control, most, self.data_dir).path
+        ref = self._call(relabel, episodes, self.config.play, policy, control, most, self.data_dir)
+        return bring_control(ref, self.data_dir)
 
     def _keep(self, episodes: EpisodesRef, policy: str) -> DatasetRef:
         config = self.config
         dataset = self._call(validate, episodes, config.play, policy, self.data_dir, config.resolved())
         dataset = bring_dataset(dataset, self.data_dir)
-        self._call(compute_stats, episodes, dataset, config.collect.enough_successes)
+        self._call(compute_stats, episodes, dataset, config.collect.enough_successes, policy)
         self.note(
             kept={**self.summary.kept, policy: dataset.funnel.kept},
             rejected=Counter(self.summary.rejected) + Counter(dataset.funnel.rejected),
@@ -113,10 +117,14 @@ class Steps:
     def finish(self, *next_steps: str) -> RunReport:
         """Write the report and print the closing table."""
         self.note(next_steps=next_steps, files={"report": self.data_dir / "report.md"})
-        self._call(report, self.summary, self.data_dir)
-        self.config.save(self.data_dir / "report_config.yaml")
+        self.report()
         Console().print(summary_table(self.summary))
         return self.summary
+
+    def report(self) -> None:
+        """Write the report as it is now."""
+        self._call(report, self.summary, self.data_dir)
+        self.config.save(self.data_dir / "report_config.yaml")
 
     def command(self, module: str, *arguments: str) -> str:
         """The line that runs another flow on the same env, model and data folder."""
@@ -147,7 +155,10 @@ class Steps:
         """The task's result, from an earlier run if there is one."""
         state = task(*args, **kwargs, return_state=True)
         result: R = state.result()
-        if state.name == "Cached":
+        made = (task.name, repr(result))
+        if state.name != "Cached":
+            self._made.add(made)
+        elif made not in self._made:
             self.note(cached=(*self.summary.cached, task.name))
             print(f"{task.name}: cached, taken from an earlier run", file=sys.stderr, flush=True)
         return result
@@ -156,6 +167,11 @@ class Steps:
         """Add to the summary."""
         shown = {what: from_here(path) for what, path in (files or {}).items()}
         self.summary = replace(self.summary, files={**self.summary.files, **shown}, **facts)
+
+
+def _model_name(config: RunConfig) -> str:
+    """What is played, in the report."""
+    return config.engine.model if config.engine.kind == "openai_http" and config.engine.model else config.model.path
 
 
 def _engine_name(config: RunConfig) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tasks.dataset.records import DatasetRef
+from tasks.dataset.relabel import ControlRef
 from tasks.rollout.artifact import Ref, content_hash, publish_file, publish_folder
 from tasks.rollout.journal import EpisodesRef
 
@@ -44,6 +45,15 @@ def bring_dataset(dataset: DatasetRef, data_dir: Path) -> DatasetRef:
         with publish_file(target) as tmp:
             shutil.copyfile(source, tmp)
     return there
+
+
+def bring_control(control: ControlRef, data_dir: Path) -> ControlRef:
+    """The same data file of a control in `data_dir`; its name says what is in it."""
+    there = data_dir / "controls" / control.path.name
+    if not (there.exists() and content_hash(there) == control.sha256):
+        with publish_file(there) as tmp:
+            shutil.copyfile(control.path, tmp)
+    return control.model_copy(update={"path": there})
 
 
 def bring_folder(ref: R, folder: Path) -> R:

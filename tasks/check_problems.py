@@ -28,7 +28,7 @@ def _content(config: PlayConfig, evaluate_config: EvaluateConfig | None) -> dict
 @task(
     name="check-problems",
     task_run_name="check the reference answers of {config.env.name}",
-    cache_key_fn=by_content(_content, version=1),
+    cache_key_fn=by_content(_content, version=2),
     persist_result=True,
     result_serializer="json",
     **RETRIED,
@@ -38,7 +38,7 @@ def check_problems(config: PlayConfig, evaluate_config: EvaluateConfig | None) -
 
     Raises:
         ServiceError: the infrastructure failed.
-        ValueError: no problem is sound.
+        ValueError: no problem is sound, or the env fails in each of the first ones.
     """
     collection = _collection(config, evaluate_config)
     return check(collection.problems, collection.most_problems, config.env_class, config.env, config.sandbox)

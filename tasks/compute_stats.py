@@ -15,9 +15,16 @@ from tasks.rollout.journal import EpisodesRef
 
 
 @task(name="compute-stats", task_run_name="count {dataset.path.name}", cache_policy=NO_CACHE)
-def compute_stats(episodes: EpisodesRef, dataset: DatasetRef, enough_successes: int | None = None) -> dict[str, Any]:
-    """Write the stats beside the data file. `enough_successes`: what stopped the tries at a problem, if anything."""
-    stats = count(episodes.read(), dataset.funnel, episodes.requested, enough_successes)
+def compute_stats(
+    episodes: EpisodesRef, dataset: DatasetRef, enough_successes: int | None = None, policy: str | None = None
+) -> dict[str, Any]:
+    """Write the stats beside the data file.
+
+    Args:
+        enough_successes: what stopped the tries at a problem, if anything.
+        policy: whose turns the data file was made from; None if from all.
+    """
+    stats = count(episodes.read(), dataset.funnel, episodes.requested, enough_successes, policy)
     write_stats(dataset.stats_path, stats)
     numbers = {**stats["episodes"], "turns": stats["rows"]["turns"], "kept": stats["rows"]["kept"]}
     numbers |= {f"rejected: {reason}": count for reason, count in stats["rows"]["rejected"].items()}

@@ -41,5 +41,5 @@ def evaluate(
     data_dir: Path,
 ) -> EpisodesRef:
     """Play what is owed, with the same problems and seeds whoever answers."""
-    title = "evaluating after" if adapters else "evaluating before"
+    title = "evaluating the adapter" if adapters else "evaluating the bare model"
     return Collection.for_evaluation(config, evaluate_config, adapters, left_out).play(data_dir, title)

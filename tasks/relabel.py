@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from envs.base import problem_set_digest
 from envs.problems.splits import heldout_problems
 from tasks.caching import by_content
 from tasks.dataset.records import write_records
-from tasks.dataset.relabel import Control, control_records
-from tasks.rollout.artifact import Ref, content_hash
+from tasks.dataset.relabel import Control, ControlRef, control_records
+from tasks.dataset.select import for_policy
+from tasks.rollout.artifact import content_hash
 from tasks.rollout.collection import PlayConfig
 from tasks.rollout.episode import of_policy
 from tasks.rollout.journal import EpisodesRef
@@ -35,19 +37,26 @@ def _content(
 @task(
     name="relabel",
     task_run_name="pick {control} of {policy}",
-    cache_key_fn=by_content(_content, version=1),
+    cache_key_fn=by_content(_content, version=2),
     persist_result=True,
     result_serializer="json",
 )
-def relabel(episodes: EpisodesRef, config: PlayConfig, policy: str, control: Control, most: int, data_dir: Path) -> Ref:
-    """Write `controls/<policy>-<control>.jsonl` in the data folder, at most `most` rows.
+def relabel(
+    episodes: EpisodesRef, config: PlayConfig, policy: str, control: Control, most: int, data_dir: Path
+) -> ControlRef:
+    """Write `controls/<policy>-<control>-<hash of the rows>.jsonl` in the data folder.
+
+    It has at most `most` rows: as many as the real data has, or all that there are if these are fewer.
 
     Raises:
         NothingToTrainOnError: no turn is kept.
+        ValueError: what is kept does not depend on verdicts alone.
     """
     heldout = frozenset(problem.hash for problem in heldout_problems(config.env_class, config.env))
     played = [of_policy(episode, policy) for episode in episodes.read()]
-    path = data_dir / "controls" / f"{policy}-{control.replace(' ', '-')}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_records(path, control_records(played, control, config.collect, heldout, most))
-    return Ref(path=path, sha256=content_hash(path))
+    collect = for_policy(config.collect, played, config.env_class.seats_for(config.env))
+    records = control_records(played, control, collect, heldout, most)
+    digest = hashlib.sha256("".join(record.model_dump_json() for record in records).encode()).hexdigest()
+    path = data_dir / "controls" / f"{policy}-{control.replace(' ', '-')}-{digest[:8]}.jsonl"
+    write_records(path, records)
+    return ControlRef(path=path, sha256=content_hash(path), rows=len(records))

@@ -14,7 +14,7 @@ from tasks.caching import by_content
 from tasks.dataset.checks import check_something_kept
 from tasks.dataset.files import write_dataset
 from tasks.dataset.records import DatasetRef
-from tasks.dataset.select import select_turns
+from tasks.dataset.select import for_policy, select_turns
 from tasks.rollout.collection import PlayConfig
 from tasks.rollout.episode import of_policy
 from tasks.rollout.journal import EpisodesRef
@@ -54,7 +54,8 @@ def validate(
     """
     heldout = frozenset(problem.hash for problem in heldout_problems(config.env_class, config.env))
     played = [of_policy(episode, policy) for episode in episodes.read()]
-    selection = select_turns(played, config.collect, heldout)
+    collect = for_policy(config.collect, played, config.env_class.seats_for(config.env))
+    selection = select_turns(played, collect, heldout)
     named = policy if len(config.policy_names) > 1 else None
     check_something_kept(selection.funnel, named)
     return write_dataset(data_dir, selection, resolved_config, policy=named)

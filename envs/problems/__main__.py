@@ -96,6 +96,9 @@ def main() -> int:
     except (ValueError, OSError, NotImplementedError, ServiceError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

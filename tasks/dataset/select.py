@@ -100,6 +100,28 @@ def check_agent_ratios(ratios: Mapping[str, float], agents: Collection[str]) -> 
         raise ValueError(f"collect.agent_ratios: found {dict(ratios)}; wanted shares from 0 to 1, together at most 1.")
 
 
+def for_policy(config: CollectConfig, episodes: Iterable[Episode], roles: Collection[str]) -> CollectConfig:
+    """What selects from the turns of one policy. `agent_ratios` become those of its agents among themselves.
+
+    They keep the proportions that they have among all roles, and add up to 1. Roles without a ratio share in equal
+    parts what the ratios leave. Where that gives none of the policy's agents anything, none of their turns is kept.
+
+    Args:
+        episodes: with the turns of the policy alone.
+        roles: all that play, whoever answers for them.
+    """
+    ratios = config.agent_ratios
+    if not ratios:
+        return config
+    unnamed = set(roles) - set(ratios)
+    left = max(0.0, 1 - sum(ratios.values())) / max(1, len(unnamed))
+    shares = {turn.agent_name: ratios.get(turn.agent_name, left) for e in episodes for turn in e.turns}
+    total = sum(shares.values())
+    if total:
+        shares = {agent: share / total for agent, share in shares.items() if agent in ratios}
+    return config.model_copy(update={"agent_ratios": shares})
+
+
 def refuse_doubles(episodes: Sequence[Episode]) -> None:
     """See that no episode stands there twice: it would count twice in every rate.
 

@@ -14,7 +14,7 @@ from tasks.dataset.checks import CheckReport
 from tasks.dataset.records import Funnel
 from tasks.dataset.select import refuse_doubles
 from tasks.rollout.artifact import publish_file
-from tasks.rollout.episode import Episode
+from tasks.rollout.episode import Episode, of_policy
 
 Stats = dict[str, Any]
 """Plain data that JSON can hold: None where a number does not exist, never NaN."""
@@ -27,7 +27,11 @@ _TURN_COLUMNS = ["env", "agent", "success", "finish_reason", "reward", "prompt_t
 
 
 def compute_stats(
-    episodes: Sequence[Episode], funnel: Funnel, requested: int, enough_successes: int | None = None
+    episodes: Sequence[Episode],
+    funnel: Funnel,
+    requested: int,
+    enough_successes: int | None = None,
+    policy: str | None = None,
 ) -> Stats:
     """Everything that is counted about a collection and what was kept of it.
 
@@ -39,6 +43,8 @@ def compute_stats(
     rollouts of each problem, which are played whatever comes of them. All other rates are of what was played, and
     hard problems were played more often.
 
+    With a `policy`, all that is about turns is about its own ones, as the funnel must be; episodes are counted whole.
+
     Raises:
         ValueError: there are more episodes than were requested, or one stands there twice: these are not the
             episodes of this request.
@@ -46,6 +52,8 @@ def compute_stats(
     refuse_doubles(episodes)
     if len(episodes) > requested:
         raise ValueError(f"found {len(episodes)} episodes; wanted at most the {requested} that were requested.")
+    if policy is not None:
+        episodes = [of_policy(episode, policy) for episode in episodes]
     played, turns = _episode_frame(episodes), _turn_frame(episodes)
     finished = played[played["error"].isna()]
     planned = finished if enough_successes is None else finished[finished["rollout_idx"] < enough_successes]

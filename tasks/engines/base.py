@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import urllib.parse
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 FinishReason = Literal["stop", "length"]
+"""stop: the model ended its reply. length: it was cut off, at max_tokens or by whatever else."""
 
 
 class Message(TypedDict):
@@ -32,17 +35,87 @@ class ModelConfig(BaseModel):
 
 
 class EngineConfig(BaseModel):
-    """What runs the model while episodes are played. Nothing here changes what is sampled, only how fast."""
+    """What runs the model while episodes are played. Where it runs a model that lies here, nothing in here changes what
+    is sampled, only how fast.
+    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    kind: Literal["auto", "in_process", "scripted"] = Field(
-        "auto", description="auto and in_process: transformers in this process. scripted: a function, for tests."
+    kind: Literal["auto", "in_process", "openai_http", "scripted"] = Field(
+        "auto",
+        description="in_process: transformers in this process. openai_http: a server at base_url. scripted: a "
+        "function, for tests. auto: openai_http where base_url is given, else in_process.",
+    )
+    base_url: str | None = Field(
+        None,
+        description="For kind=openai_http: address of an OpenAI-compatible server, as OpenAI's clients take it, e.g. "
+        "http://127.0.0.1:8000/v1.",
+    )
+    model: str | None = Field(
+        None,
+        description="For kind=openai_http: the model to ask for. Default: the only one that the server lists. Training "
+        "takes model.path.",
+    )
+    api_key_env: str = Field(
+        "OPENAI_API_KEY",
+        description="For kind=openai_http: name of the environment variable with the server's key.",
     )
     script: str | None = Field(None, description="For kind=scripted: module:function, called with each request.")
     num_gpus: int | None = Field(None, ge=0, description="GPUs to use. Default: all that are visible.")
     max_concurrency: int = Field(64, ge=1, le=4096, description="Most requests in flight at once.")
-    timeout_s: float = Field(600.0, gt=0, description="Seconds that one request may take before the run stops.")
+    timeout_s: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds that one request may take before the run stops. openai_http tries again within them, and "
+        "gives one attempt half of them.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_address_means_openai_http(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("base_url") and given.get("kind", "auto") == "auto":
+            return {**given, "kind": "openai_http"}
+        return given
+
+    @field_validator("base_url")
+    @classmethod
+    def _address_is_one_and_holds_no_secret(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parts = urllib.parse.urlsplit(url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        except ValueError:
+            usable = False
+        if not usable or not url.isprintable() or " " in url:
+            raise ValueError(
+                "engine.base_url: it is no http or https address; wanted one like http://127.0.0.1:8000/v1"
+            )
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError(
+                "engine.base_url: it holds a user, a password or a query; leave them out, and give the key by the "
+                "environment variable that engine.api_key_env names"
+            )
+        return url
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _key_is_named_and_not_given(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", name):
+            raise ValueError(
+                "engine.api_key_env: wanted the name of an environment variable, in capitals, e.g. OPENAI_API_KEY; "
+                "the key itself must stand in no config"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _a_model_has_a_server(self) -> Self:
+        if self.kind == "auto" and self.model is not None:
+            raise ValueError(
+                f"engine.model: found {self.model!r} without engine.base_url; it names a model of that server, while a "
+                "model that lies here is named by model.path"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -55,6 +128,10 @@ class Sampling:
     top_k: int = 0
     """0: no limit."""
     max_tokens: int = 512
+    min_p: float = 0.0
+    """Least probability of a token, as a share of the likeliest one's; applied before top_k and top_p. 0: no limit."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a reply, which then holds what stands before them."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +156,9 @@ class Completion:
     completion_tokens: int
     prompt_ids: Sequence[int] | None = None
     reply_ids: Sequence[int] | None = None
-    """Token ids of the reply, the end-of-turn token included, where the engine knows them."""
+    """Token ids of the reply, the end-of-turn token or those of a stop text included, where the engine knows them."""
+    reasoning: str | None = None
+    """What a server gives as the model's thoughts, apart from its text."""
 
 
 class EngineError(RuntimeError):

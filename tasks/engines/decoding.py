@@ -32,6 +32,8 @@ class Row:
     max_tokens: int
     """What the request asked for, or less where the model's context ends before."""
     uniforms: NDArray[Any]
+    has_stop: Callable[[Sequence[int]], bool] | None = None
+    """Tells whether the tokens so far end in a text that ends the reply, if there are such texts."""
     reply_ids: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
 
@@ -108,7 +110,7 @@ class LiveBatch:
             if row.finish_reason is not None:
                 continue
             row.reply_ids.append(token)
-            if token in self._stop_ids:
+            if token in self._stop_ids or (row.has_stop is not None and row.has_stop(row.reply_ids)):
                 row.finish_reason = "stop"
             elif len(row.reply_ids) >= row.max_tokens:
                 row.finish_reason = "length"

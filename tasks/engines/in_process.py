@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from tasks.engines.chat_tokens import decode_reply, prompt_token_ids
 from tasks.engines.decoding import LiveBatch, Row
 from tasks.engines.policies import Policies, pick_device
 from tasks.engines.sampling import row_uniforms
+from tasks.engines.stop_texts import before_stop, ends_with_stop
 
 _GATHER_S = 0.003
 """An idle engine starts when no request has come for so long: a burst becomes one batch."""
@@ -193,7 +195,10 @@ class InProcessEngine(Engine):
             if max_tokens < 1:
                 job.answer(Completion("", "length", len(prompt_ids), 0, prompt_ids, []))
                 continue
-            rows[Row(prompt_ids, sampling, max_tokens, row_uniforms(job.request.seed, max_tokens))] = job
+            has_stop = (
+                ends_with_stop(sampling.stop, partial(decode_reply, policies.tokenizer)) if sampling.stop else None
+            )
+            rows[Row(prompt_ids, sampling, max_tokens, row_uniforms(job.request.seed, max_tokens), has_stop)] = job
         return rows
 
     def _answer(self, live: dict[Row, _Job], policies: Policies) -> None:
@@ -201,8 +206,12 @@ class InProcessEngine(Engine):
         for row, job in list(live.items()):
             if row.finish_reason is not None:
                 text = decode_reply(policies.tokenizer, row.reply_ids)
+                before = before_stop(text, row.sampling.stop)
+                reason = row.finish_reason if before is None else "stop"
                 sizes = len(row.prompt_ids), len(row.reply_ids)
-                job.answer(Completion(text, row.finish_reason, *sizes, row.prompt_ids, row.reply_ids))
+                job.answer(
+                    Completion(text if before is None else before, reason, *sizes, row.prompt_ids, row.reply_ids)
+                )
             elif job.reply.cancelled():
                 row.finish_reason = "length"
             else:

@@ -29,9 +29,11 @@ class RowRules:
     temperature: Tensor
     top_k: Tensor
     top_p: Tensor
+    min_p: Tensor
     greedy: Tensor
     all_greedy: bool
-    any_filter: bool
+    any_min_p: bool
+    any_top: bool
     """Whether some row has a top_k or top_p: else the vocabulary need not be sorted."""
 
     @classmethod
@@ -46,9 +48,11 @@ class RowRules:
             temperature=column([s.temperature if s.temperature > 0 else 1.0 for s in rows], torch.float32),
             top_k=column([s.top_k for s in rows], torch.long),
             top_p=column([s.top_p for s in rows], torch.float32),
+            min_p=column([s.min_p for s in rows], torch.float32),
             greedy=column(greedy, torch.bool),  # type: ignore[arg-type]
             all_greedy=all(greedy),
-            any_filter=any(s.top_k > 0 or s.top_p < 1 for s in rows),
+            any_min_p=any(s.min_p > 0 for s in rows),
+            any_top=any(s.top_k > 0 or s.top_p < 1 for s in rows),
         )
 
 
@@ -65,8 +69,11 @@ def draw_tokens(logits: Tensor, rules: RowRules, uniforms: Sequence[float]) -> T
     if rules.all_greedy:
         return likeliest
     scaled = logits / rules.temperature
-    if rules.any_filter:
-        scaled = _filtered(scaled, rules)
+    if rules.any_min_p:  # before the others and after the temperature, as vLLM has it
+        lowest_kept = highest / rules.temperature + rules.min_p.log()
+        scaled = scaled.masked_fill(scaled < lowest_kept, -torch.inf)
+    if rules.any_top:
+        scaled = _topmost(scaled, rules)
     # In double, because a long vocabulary's small probabilities are lost in a float sum.
     cumulative = scaled.softmax(-1).double().cumsum(-1)
     points = torch.tensor(uniforms, dtype=torch.float64, device=logits.device).unsqueeze(1) * cumulative[:, -1:]
@@ -74,7 +81,7 @@ def draw_tokens(logits: Tensor, rules: RowRules, uniforms: Sequence[float]) -> T
     return torch.where(rules.greedy, likeliest, drawn)
 
 
-def _filtered(scaled: Tensor, rules: RowRules) -> Tensor:
+def _topmost(scaled: Tensor, rules: RowRules) -> Tensor:
     """`scaled` with minus infinity for the tokens that top_k and then top_p leave out."""
     ordered = scaled.sort(-1, descending=True).values
     rank = torch.arange(scaled.shape[-1], device=scaled.device)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tasks.evaluation.compare import Comparison, Effect
 from tasks.evaluation.intervals import Estimate
 from tasks.evaluation.report import level_name, points
-from tasks.evaluation.rounds import Round
+from tasks.evaluation.series import Round
 from tasks.rollout.artifact import publish_file
 
 BEFORE, AFTER, INK, GRID = "#9aa5b1", "#1f6feb", "#24292f", "#e6e8eb"
@@ -40,18 +40,17 @@ def rounds_plot(rounds: Sequence[Round], path: Path) -> None:
     """Draw success after each round into a PNG, the bare model being round 0; the file appears whole or not at all."""
     figure = Figure(figsize=(max(6.4, 0.9 * len(rounds) + 3.4), 4.0), dpi=160, layout="constrained")
     axes = figure.add_subplot()
-    best = [(0, rounds[0].comparison.overall.before)]
-    best += [(played.number, played.comparison.overall.after) for played in rounds if played.promoted]
-    others = [(played.number, played.comparison.overall.after) for played in rounds if not played.promoted]
+    base = next(played.comparison.overall for played in rounds if played.comparison)
+    after = [(played, played.comparison.overall.after) for played in rounds if played.comparison]
+    best = [(0, base.before), *((played.number, rate) for played, rate in after if played.promoted)]
+    others = [(played.number, rate) for played, rate in after if not played.promoted]
     _points(axes, best, AFTER, "promoted", line="-")
     if others:
         _points(axes, others, BEFORE, "not promoted", line="")
     axes.set_xticks(range(len(rounds) + 1), ["bare model", *(f"round {played.number}" for played in rounds)])
     axes.set_xlim(-0.4, len(rounds) + 0.4)
     axes.set_ylabel("success on held-out problems, %")
-    axes.set_title(
-        f"n = {rounds[0].comparison.overall.problems:,} held-out problems", loc="left", fontsize=11, color=INK
-    )
+    axes.set_title(f"n = {base.problems:,} held-out problems", loc="left", fontsize=11, color=INK)
     axes.grid(axis="y", color=GRID, zorder=0)
     axes.tick_params(length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)

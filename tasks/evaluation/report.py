@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tasks.evaluation.compare import Comparison, Effect, ProblemChange
 from tasks.evaluation.intervals import Estimate
-from tasks.evaluation.rounds import Round
+from tasks.evaluation.series import Arm, Round
 from tasks.training.job import TrainCounts
 
 MOST_LISTED = 20
@@ -42,7 +42,7 @@ class RunReport:
     """What each policy's training did."""
     comparison: Comparison | None = None
     rounds: Sequence[Round] = ()
-    controls: Mapping[str, Comparison] = field(default_factory=dict)
+    controls: Mapping[str, Arm] = field(default_factory=dict)
     """What was trained on in place of the successes, and what that changed."""
     cached: Sequence[str] = ()
     """Stages whose result was there from an earlier run."""
@@ -78,9 +78,7 @@ def report_markdown(report: RunReport, plot: Path | None = None, rounds_plot: Pa
     if report.comparison is not None:
         parts += _comparison_parts(report.comparison, plot)
     if report.comparison is not None and report.controls:
-        header = ["trained on", "problems", "before", "after", "difference"]
-        compared = {"successes": report.comparison, **report.controls}
-        parts += ["## Controls", _table(header, [_effect_row(what, c.overall) for what, c in compared.items()])]
+        parts += ["## Controls", _controls_table(report, report.comparison)]
     if report.rejected:
         parts += ["## Turns that were not kept", _table(["reason", "turns"], _as_rows(report.rejected))]
     if report.left_out:
@@ -148,17 +146,19 @@ def _compared_rows(report: RunReport) -> Rows:
 
 def _round_rows(report: RunReport) -> Rows:
     for played in report.rounds:
-        overall = played.comparison.overall
         promoted = "promoted" if played.promoted else "not promoted"
-        rates = f"{percent(overall.before.value)} -> {percent(overall.after.value)}"
-        yield f"round {played.number}", f"{rates}, {points(overall.difference)}: {promoted}"
+        changed = _change_of(played.comparison) if played.comparison else "nothing was kept"
+        yield f"round {played.number}", f"{changed}: {promoted}"
 
 
 def _control_rows(report: RunReport) -> Rows:
-    for what, comparison in report.controls.items():
-        overall = comparison.overall
-        rates = f"{percent(overall.before.value)} -> {percent(overall.after.value)}"
-        yield f"trained on {what}", f"{rates}, {points(overall.difference)}"
+    for what, arm in report.controls.items():
+        yield f"trained on {what}", f"{arm.trained_rows:,} rows, {_change_of(arm.comparison)}"
+
+
+def _change_of(comparison: Comparison) -> str:
+    overall = comparison.overall
+    return f"{percent(overall.before.value)} -> {percent(overall.after.value)}, {points(overall.difference)}"
 
 
 def _place_rows(report: RunReport) -> Rows:
@@ -202,21 +202,32 @@ def _rounds_parts(rounds: Sequence[Round], plot: Path | None) -> list[str]:
         "difference",
         "",
     ]
-    rows = [
-        [
-            str(played.number),
-            "-" if played.success_rate is None else percent(played.success_rate),
-            f"{played.kept:,}",
-            f"{played.trained_rows:,} rows",
-            percent(played.comparison.overall.before.value),
-            percent(played.comparison.overall.after.value),
-            points(played.comparison.overall.difference),
-            "promoted" if played.promoted else "not promoted",
-        ]
-        for played in rounds
-    ]
     picture = [f"![Success after each round]({plot})"] if plot else []
-    return ["## Rounds", *picture, _table(header, rows)]
+    caveat = "All rounds are compared on the same held-out problems, so the last figure is a little too good."
+    return ["## Rounds", *picture, _table(header, [_round_row(played) for played in rounds]), caveat]
+
+
+def _round_row(played: Round) -> list[str]:
+    overall = played.comparison.overall if played.comparison else None
+    return [
+        str(played.number),
+        "-" if played.success_rate is None else percent(played.success_rate),
+        f"{played.kept:,}",
+        f"{played.trained_rows:,} rows",
+        *(
+            [percent(overall.before.value), percent(overall.after.value), points(overall.difference)]
+            if overall
+            else "---"
+        ),
+        "promoted" if played.promoted else "not promoted",
+    ]
+
+
+def _controls_table(report: RunReport, comparison: Comparison) -> str:
+    rows = sum(counts.rows for counts in report.trained.values())
+    arms = {"successes": Arm(trained_rows=rows, comparison=comparison), **report.controls}
+    cells = [[*_effect_row(what, arm.comparison.overall), f"{arm.trained_rows:,}"] for what, arm in arms.items()]
+    return _table(["trained on", "problems", "before", "after", "difference", "rows"], cells)
 
 
 def level_name(difficulty: int) -> str:

@@ -1,4 +1,4 @@
-"""What a round of expert iteration did, and whether it helped."""
+"""Trainings in a series: the rounds of expert iteration, and the arms of a control."""
 
 from __future__ import annotations
 
@@ -19,10 +19,21 @@ class Round:
     """Turns that this round added to the data."""
     trained_rows: int
     """Rows that its adapters were trained on, those of earlier rounds included."""
-    comparison: Comparison
-    """The new adapters against the best ones so far, in the first round against the bare model."""
+    comparison: Comparison | None
+    """The new adapters against the best ones so far, in the first round against the bare model.
+
+    None: nothing was kept, so nothing was trained.
+    """
 
     @property
     def promoted(self) -> bool:
         """Whether the new adapters take the place of the best ones: only if they are better beyond doubt."""
-        return self.comparison.verdict == "improved"
+        return self.comparison is not None and self.comparison.verdict == "improved"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One of several trainings on data of the same episodes, compared with the bare model."""
+
+    trained_rows: int
+    comparison: Comparison

@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,21 @@ from tasks.rollout.journal import EpisodesRef, Journal, journal_folder
 from tasks.rollout.plan import Slot, collection_identity, due_slots
 from tasks.rollout.play import check_error_rate, owed_slots, play_owed
 from tasks.rollout.progress import show_progress
+
+
+def _played_model(model: ModelConfig, engine: EngineConfig) -> str:
+    """Names what answers, in the identity of a collection.
+
+    A model on a server is known by its name alone: not by the server's address, so that one may move, and not by its
+    files, which cannot be seen. Whoever puts another model there under the same name gives collect.batch a new one.
+    """
+    if engine.kind == "scripted":
+        return script_fingerprint(engine)
+    if engine.kind == "openai_http":
+        from tasks.engines.openai_http import reach_server  # its client takes a while to import
+
+        return f"openai_http {engine.model or reach_server(engine)}"
+    return model_fingerprint(model)
 
 
 class PlayConfig(BaseModel):
@@ -107,23 +122,31 @@ class Collection:
         return cls(played, problems, adapters, left_out)
 
     @cached_property
-    def playable(self) -> list[Problem]:
-        """The problems that are not left out."""
-        return [problem for problem in self.problems if problem.hash not in self.left_out]
+    def playable(self) -> list[int]:
+        """The positions of the problems that are not left out."""
+        return [i for i, problem in enumerate(self.problems) if problem.hash not in self.left_out]
 
     @property
     def most_problems(self) -> int:
         """How many of the playable problems can come up at most: the first ones."""
         collect = self.config.collect
-        return math.ceil(collect.num_episodes / (collect.enough_successes or collect.rollouts_per_problem))
+        if collect.enough_successes is None:
+            return math.ceil(collect.num_episodes / collect.rollouts_per_problem)
+        # Each is tried that often, but for the last of the plain plan and the last of those that come next in the set.
+        return math.ceil(collect.num_episodes / collect.enough_successes) + 1
 
     def due(self, journal: Journal) -> list[Slot]:
         """The episodes that are due, given what the journal holds; see `due_slots`."""
         collect = self.config.collect
         outcomes = {key: entry.success for key, entry in journal.finished.items()}
-        return due_slots(
-            self.playable, collect.num_episodes, collect.rollouts_per_problem, collect.enough_successes, outcomes
+        slots = due_slots(
+            [self.problems[i] for i in self.playable],
+            collect.num_episodes,
+            collect.rollouts_per_problem,
+            collect.enough_successes,
+            outcomes,
         )
+        return [replace(slot, env_idx=self.playable[slot.env_idx]) for slot in slots] if self.left_out else slots
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -134,9 +157,7 @@ class Collection:
             env_class=config.env_class,
             env=config.env,
             sandbox=config.sandbox,
-            model=script_fingerprint(config.engine)
-            if config.engine.kind == "scripted"
-            else model_fingerprint(config.model),
+            model=_played_model(config.model, config.engine),
             policies=config.policies,
             adapters={policy: adapter.sha256 for policy, adapter in self.adapters.items()},
             collect=config.collect,

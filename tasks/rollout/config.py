@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from tasks.engines.base import Sampling
 
@@ -30,7 +30,18 @@ class CollectConfig(BaseModel):
     )
     temperature: float = Field(1.0, ge=0, le=5, description="Sampling temperature; 0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: smallest set of tokens with this probability.")
-    top_k: int = Field(0, ge=0, description="Sample among this many likeliest tokens; 0 is no limit.")
+    top_k: int = Field(
+        0,
+        ge=0,
+        description="Sample among this many likeliest tokens; 0 is no limit. OpenAI's own API takes neither this nor "
+        "min_p; vLLM, SGLang, llama.cpp and Ollama do.",
+    )
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="Leave out tokens with less than this share of the likeliest one's probability."
+    )
+    stop: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(
+        (), description="Texts that end a reply, which then holds what stands before them."
+    )
     max_tokens: int = Field(512, ge=1, description="Most tokens in one reply; a longer one is truncated and not kept.")
     max_error_rate: float = Field(
         0.05, ge=0, le=1, description="Share of episodes that may end in an error of the env before the run fails."
@@ -85,4 +96,4 @@ class CollectConfig(BaseModel):
 
     def sampling(self) -> Sampling:
         """How replies are drawn, for the engine."""
-        return Sampling(self.temperature, self.top_p, self.top_k, self.max_tokens)
+        return Sampling(self.temperature, self.top_p, self.top_k, self.max_tokens, self.min_p, self.stop)

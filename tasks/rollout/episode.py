@@ -41,6 +41,8 @@ class Turn(BaseModel):
     """Whether it may be trained on: some agents only take part."""
     prompt_ids: list[int] | None = None
     reply_ids: list[int] | None = None
+    reasoning: str | None = None
+    """The model's thoughts, where the engine gives them apart; the env has not seen them."""
 
 
 class EpisodeError(BaseModel):

@@ -11,6 +11,7 @@ import logging
 import math
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -81,6 +82,7 @@ class Exchange:
             completion_tokens=self.completion.completion_tokens,
             prompt_ids=_as_list(self.completion.prompt_ids),
             reply_ids=_as_list(self.completion.reply_ids),
+            reasoning=None if self.completion.reasoning is None else encodable(self.completion.reasoning),
         )
 
 
@@ -101,7 +103,7 @@ class Outcome:
 class Game:
     """One env while it is played: `begin`, then `go_on` while there are asks, then `outcome`; `close` in any case.
 
-    `begin` and `go_on` raise `EnvFault` for whatever goes wrong in the env, but let a ServiceError pass.
+    Where these play on, they raise `EnvFault` for whatever goes wrong in the env, but let a ServiceError pass.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Game:
         self._play: Play | None = None
         self._is_over = False
         self._exchanges: list[Exchange] = []
+        self._num_asked: Counter[str] = Counter()
         self._at_work = threading.Lock()
         self._is_left = False
 
@@ -127,6 +130,10 @@ class Game:
         """Tell the replies to the last asks and get the next ones; empty if the episode is over."""
         self._exchanges += exchanges
         return await self._run(partial(self._step, [e.reply for e in exchanges]))
+
+    async def reference_replies(self, asks: Sequence[Ask]) -> list[str]:
+        """What a player who knows the reference answer replies to the last asks. For the gold check alone."""
+        return await self._run(lambda: [self._gold(ask) for ask in asks])
 
     def broken_off(self) -> Outcome:
         """What is left of an episode that ended in a fault: its turns, without a score."""
@@ -158,7 +165,8 @@ class Game:
             message = (
                 f"{self._name} was not back within env.timeout_s={self._threads.timeout_s:g} s "
                 f"(after {len(self._exchanges)} replies); the traceback shows where it was. "
-                "Mend what waits for ever, or raise env.timeout_s."
+                "Mend what waits for ever, or raise env.timeout_s for what is still to be played; an episode in a "
+                "journal is played again once its line is removed."
             )
             raise EnvFault(EnvTimeout(message, overdue.stack)) from None
 
@@ -202,12 +210,19 @@ class Game:
         if not asks or not isinstance(asks, list) or not all(isinstance(ask, Ask) for ask in asks):
             raise TypeError(f"{self._name}.play yielded {asks!r:.100}; wanted a list of asks, at least one")
         for ask in asks:
-            if ask.turn_idx >= self._env.config.max_turns:
+            self._num_asked[ask.role] += 1  # an env may yield one ask again and again
+            if max(self._num_asked[ask.role], ask.turn_idx + 1) > self._env.config.max_turns:
                 raise RuntimeError(
                     f"{self._name} asked {ask.role} for more than max_turns={self._env.config.max_turns} turns"
                 )
             for message in ask.messages:
                 (message["role"] + message["content"]).encode()  # raises for what no request could carry
+
+    def _gold(self, ask: Ask) -> str:
+        reply = self._env.gold(ask)
+        if not isinstance(reply, str):
+            raise TypeError(f"{self._name}.gold returned {reply!r:.100}; wanted the text of a reply")
+        return reply
 
     def _judge(self) -> Outcome:
         if self._env.success is None:

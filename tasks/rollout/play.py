@@ -71,6 +71,9 @@ async def play_owed(
 ) -> int:
     """Play those of `slots` that the journal does not hold, and append them to it. Returns how many were played.
 
+    `slots` may be the first part of a plan that follows the outcomes; `collect.num_episodes` is how many it has at
+    most, and too many errors are as many as would be too many of that.
+
     `policies` and `adapters` say who answers: see `play_episode`. `timeout_s` bounds one request, once the engine has
     it.
 
@@ -80,7 +83,7 @@ async def play_owed(
         JournalWriteError: episodes cannot be written.
     """
     progress = progress or Silent()
-    budget = _ErrorBudget(slots, journal, collect.max_error_rate)
+    budget = _ErrorBudget(slots, journal, collect.max_error_rate, most_slots=collect.num_episodes)
     owed = owed_slots(slots, journal)
     num_succeeded = sum(journal.finished[s.key].success for s in slots if s.key in journal.finished)
     progress.started(len(slots), len(slots) - len(owed), num_succeeded)
@@ -245,7 +248,7 @@ async def _generate(request: ChatRequest, stage: _Stage) -> Completion:
 
 
 def check_error_rate(slots: Sequence[Slot], journal: Journal, max_error_rate: float) -> None:
-    """See that the journal's share of errored episodes is bearable, also where no episode is owed any more.
+    """See that the journal's share of errored episodes is bearable. `slots`: the whole plan, with none owed any more.
 
     Raises:
         TooManyErrors: it is not.
@@ -254,10 +257,14 @@ def check_error_rate(slots: Sequence[Slot], journal: Journal, max_error_rate: fl
 
 
 class _ErrorBudget:
-    """Raises TooManyErrors as soon as it is certain that too large a share of the plan has errored."""
+    """Raises TooManyErrors as soon as it is certain that too large a share of the plan has errored.
 
-    def __init__(self, slots: Sequence[Slot], journal: Journal, max_error_rate: float) -> None:
+    `most_slots`: how many episodes the plan may come to have, if more than these are due in the end.
+    """
+
+    def __init__(self, slots: Sequence[Slot], journal: Journal, max_error_rate: float, most_slots: int = 0) -> None:
         self._keys = {slot.key for slot in slots}
+        self._num_planned = max(len(slots), most_slots)
         self._journal = journal
         self._max_error_rate = max_error_rate
         self._num_errors = len(self._errors())
@@ -277,15 +284,15 @@ class _ErrorBudget:
         ]
 
     def _check(self) -> None:
-        if not self._num_errors or self._num_errors / len(self._keys) <= self._max_error_rate:
+        if not self._num_errors or self._num_errors / self._num_planned <= self._max_error_rate:
             return
         errors = self._errors()
         [(kind, count)] = Counter(error.kind for _, error in errors).most_common(1)
         line, first = next((line, error) for line, error in errors if error.kind == kind)
         raise TooManyErrors(
-            f"{len(errors)} of {len(self._keys)} episodes ended in an error of the env, more than "
+            f"{len(errors)} of {self._num_planned} episodes ended in an error of the env, more than "
             f"collect.max_error_rate {self._max_error_rate:g} allows. Most are {kind} ({count}): "
-            f"{first.message[:200]!r}, first at {self._journal.path}:{line}. Fix the env, and the same command plays "
+            f"{first.message[:300]!r}, first at {self._journal.path}:{line}. Fix the env, and the same command plays "
             "anew; if the fault lay elsewhere, remove those lines and run it again."
         )
 

@@ -9,7 +9,7 @@ import pytest
 
 from flows.config import QuickTestConfig, RunConfig
 from flows.model_at_hand import with_model_at_hand
-from flows.preflight import check_adapter
+from flows.preflight import check_adapters
 from flows.settings import read_config
 
 DEFAULT_MODEL = "Qwen/Qwen3-1.7B"
@@ -66,11 +66,11 @@ def test_a_default_model_in_the_cache_is_played_without_a_hub(no_hub: Path) -> N
 def test_an_adapter_of_another_model_is_refused_with_the_model_to_pass(tiny_model: Path, tmp_path: Path) -> None:
     adapter = adapter_of(DEFAULT_MODEL, tmp_path / "adapter")
     with pytest.raises(ValueError, match=f"was trained on {DEFAULT_MODEL}.*--model.path {DEFAULT_MODEL}") as caught:
-        check_adapter(evaluation(str(tiny_model), adapter))
+        check_adapters(evaluation(str(tiny_model), adapter))
     assert str(tiny_model) in str(caught.value)
 
 
 @pytest.mark.parametrize("base", ["{model}", "/gone/from/here/tiny"])
 def test_an_adapter_of_the_model_passes_wherever_the_model_was(tiny_model: Path, tmp_path: Path, base: str) -> None:
     adapter = adapter_of(base.format(model=tiny_model), tmp_path / "adapter")
-    assert check_adapter(evaluation(str(tiny_model), adapter)) == adapter
+    assert check_adapters(evaluation(str(tiny_model), adapter)) == {"shared_model": adapter}

@@ -143,3 +143,18 @@ def test_every_key_is_described() -> None:
 def test_every_config_file_of_the_project_is_read(file: Path) -> None:
     read_config(RunConfig, ["--config", str(file)])
     assert yaml.safe_load(file.read_text())
+
+
+@pytest.mark.parametrize("flag", ["--policies", "--env.options", "--collect.agent_ratios"])
+def test_a_table_without_a_key_is_told_how_it_is_written(flag: str) -> None:
+    with pytest.raises(ConfigError, match=f"{flag}: found 'coder'; wanted {flag}.KEY VALUE"):
+        read_config(RunConfig, [flag, "coder"])
+
+
+def test_policies_are_given_by_role() -> None:
+    config = read_config(RunConfig, ["--env.name", "math_env", "--policies.tool_generator", "coder"])
+    assert config.play.policy_names == ("shared_model", "coder")
+    assert [str(folder) for folder in config.adapter_dirs.values()] == [
+        "sft_model_math/shared_model",
+        "sft_model_math/coder",
+    ]

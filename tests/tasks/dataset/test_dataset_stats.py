@@ -11,7 +11,7 @@ from tasks.dataset.records import write_records
 from tasks.dataset.select import select_turns
 from tasks.dataset.stats import compute_file_stats, compute_stats, pass_at_k, pass_at_k_table, write_stats
 from tasks.rollout.config import CollectConfig
-from tasks.rollout.episode import EpisodeKey
+from tasks.rollout.episode import EpisodeKey, of_policy
 from tasks.rollout.plan import due_slots
 
 
@@ -129,6 +129,21 @@ def test_tries_beyond_the_planned_ones_count_as_played_but_not_for_pass_at_k(bui
     stats = compute_stats(episodes, funnel, 4, enough_successes=2)
     assert stats["pass_at_k"] == {"1": {"pass_rate": 0.0, "problems": 1}, "2": {"pass_rate": 0.0, "problems": 1}}
     assert (stats["episodes"]["success_rate"], stats["problems"]) == (0.25, 1)
+
+
+def test_what_is_counted_about_the_turns_of_one_policy_agrees(build):
+    turns = [
+        build.turn("coder", policy_name="one"),
+        build.turn("tester", policy_name="two", finish_reason="length"),
+        build.turn("tester", 1, policy_name="two"),
+    ]
+    episodes = [build.episode(turns=turns)]
+    funnel = select_turns([of_policy(e, "two") for e in episodes], CollectConfig(), frozenset()).funnel
+    stats = compute_stats(episodes, funnel, 1, policy="two")
+    assert stats["rows"]["turns"] == sum(stats["finish_reasons"].values()) == 2
+    assert list(stats["by_env"]["math_env"]["agents"]) == ["tester"]
+    assert stats["by_env"]["math_env"]["turns"]["max"] == 2.0
+    assert stats["episodes"]["succeeded"] == 1
 
 
 def test_episodes_of_another_request_are_refused(build):

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.dataset.records import REASONS
-from tasks.dataset.select import check_agent_ratios, select_turns
+from tasks.dataset.select import check_agent_ratios, for_policy, select_turns
 from tasks.rollout.config import CollectConfig
-from tasks.rollout.episode import Episode, EpisodeError, Turn
+from tasks.rollout.episode import Episode, EpisodeError, Turn, of_policy
 
 NONE_HELD_OUT: frozenset[str] = frozenset()
 
@@ -290,6 +290,36 @@ def test_an_agent_without_a_kept_turn_does_not_empty_the_dataset(build):
 def test_ratios_that_cannot_be_met_are_refused(ratios, message):
     with pytest.raises(ValueError, match=message):
         check_agent_ratios(ratios, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("ratios", "kept", "of_c"),
+    [
+        ({"a": 0.6, "b": 0.3, "c": 0.1}, {"a": 20, "b": 10}, 20),
+        ({"a": 0.4}, {"a": 20, "b": 15}, 20),  # b and c have 0.3 each
+        ({"c": 0.5}, {"a": 20, "b": 20}, 20),
+        ({"a": 0.5, "b": 0.0}, {"a": 20}, 20),
+        ({"a": 0.7, "b": 0.3}, {"a": 20, "b": 8}, 0),
+    ],
+)
+def test_the_ratios_of_a_policy_are_those_of_its_own_agents_among_themselves(build, ratios, kept, of_c):
+    def told(agent, i):
+        policy = "two" if agent == "c" else "one"
+        return build.turn(agent, policy_name=policy, messages=[{"role": "user", "content": f"{agent} {i}"}])
+
+    episodes = [build.episode(i, turns=[told(agent, i) for agent in "abc"]) for i in range(20)]
+    config = CollectConfig(agent_ratios=ratios)
+    for policy, wanted in (("one", kept), ("two", {"c": of_c} if of_c else {})):
+        played = [of_policy(episode, policy) for episode in episodes]
+        selection = select_turns(played, for_policy(config, played, "abc"), NONE_HELD_OUT)
+        assert selection.funnel.kept_by_agent == wanted
+
+
+def test_where_one_policy_plays_all_the_ratios_are_as_they_were(build):
+    episodes = duo(build, 70)
+    config = CollectConfig(agent_ratios={"a": 0.7})
+    of_one = select_turns(episodes, for_policy(config, episodes, "ab"), NONE_HELD_OUT)
+    assert of_one == select_turns(episodes, config, NONE_HELD_OUT)
 
 
 def test_an_episode_that_stands_there_twice_is_refused(build):

@@ -111,6 +111,36 @@ def test_a_reply_ends_at_its_last_allowed_token_or_at_the_end_of_turn(tiny_model
     assert all(c.completion_tokens == 100 and c.reply_ids and end not in c.reply_ids for c in cut)
 
 
+def test_a_stop_text_ends_the_reply_before_it_and_with_the_token_that_completes_it(tiny_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    plain = [request("hi", seed=seed, sampling=Sampling(max_tokens=60)) for seed in range(30)]
+    whole, stopping, stops = [], [], []
+    for asked, reply in zip(plain, ask(tiny_model, plain), strict=True):
+        length = 1 + asked.seed % 3
+        parts = [reply.text[i : i + length] for i in range(5, len(reply.text) - length)]
+        if stop := next((part for part in parts if "\ufffd" not in part), None):
+            sampling = Sampling(max_tokens=60, stop=("never in it", stop, f"{stop} or more"))
+            whole.append(reply)
+            stops.append(stop)
+            stopping.append(request("hi", seed=asked.seed, sampling=sampling))
+    assert len(whole) > 15
+    stopped = ask(tiny_model, stopping)
+    for reply, full, stop in zip(stopped, whole, stops, strict=True):
+        ids = list(full.reply_ids or [])
+        needed = next(n for n in range(len(ids) + 1) if stop in tokenizer.decode(ids[:n], skip_special_tokens=True))
+        assert reply.text == full.text[: full.text.index(stop)]
+        assert reply.finish_reason == "stop"
+        assert list(reply.reply_ids or []) == ids[:needed]
+        assert reply.completion_tokens == needed
+
+
+def test_a_stop_text_that_does_not_come_changes_nothing(tiny_model: Path) -> None:
+    plain, with_stop = ask(
+        tiny_model, [request("hi"), request("hi", sampling=Sampling(max_tokens=24, stop=("zzzzz",)))]
+    )
+    assert plain == with_stop
+
+
 def test_a_prompt_beyond_the_models_context_gets_an_empty_reply_that_is_cut_off(tiny_model: Path) -> None:
     (beyond, near) = ask(tiny_model, [request("x" * 600), request("x" * 480, sampling=Sampling(0, max_tokens=400))])
     assert (beyond.text, beyond.finish_reason, beyond.completion_tokens) == ("", "length", 0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +47,52 @@ def test_top_p_leaves_the_smallest_set_that_has_the_probability() -> None:
     kept = torch.tensor([True, True, False, True, False, False])
     expected = LOGITS[0].masked_fill(~kept, -math.inf).softmax(-1) * DRAWS
     assert chi_square(counts(Sampling(top_p=0.8)), expected) < 13.8
+
+
+def test_min_p_leaves_what_is_not_much_less_likely_than_the_likeliest_at_the_temperature() -> None:
+    # At temperature 2 the shares of the likeliest one's probability are 1 .47 .22 .61 .37 .08.
+    kept = torch.tensor([True, True, False, True, True, False])
+    expected = (LOGITS[0] / 2).masked_fill(~kept, -math.inf).softmax(-1) * DRAWS
+    assert chi_square(counts(Sampling(2.0, min_p=0.3)), expected) < 16.3
+
+
+def reference_draw(logits: list[float], sampling: Sampling, uniform: float) -> int:
+    """The rules one after the other, in plain loops, in vLLM's order: temperature, min_p, top_k, top_p."""
+    if sampling.temperature == 0:
+        return int(np.argmax(logits))
+    weights = {token: math.exp((logit - max(logits)) / sampling.temperature) for token, logit in enumerate(logits)}
+    weights = {token: weight for token, weight in weights.items() if weight >= sampling.min_p}
+    ordered = sorted(weights, key=lambda token: -weights[token])[: sampling.top_k or None]
+    total = sum(weights[token] for token in ordered)
+    kept, mass = [], 0.0
+    for token in ordered:
+        if sampling.top_p >= 1 or mass < sampling.top_p:
+            kept.append(token)
+        mass += weights[token] / total
+    point = uniform * sum(weights[token] for token in kept)
+    for token in sorted(kept):
+        point -= weights[token]
+        if point < 0:
+            return token
+    return max(kept)
+
+
+def test_rules_together_draw_what_a_plain_computation_draws() -> None:
+    chance = random.Random(0)
+    size = 300
+    rows = [
+        Sampling(
+            chance.choice([0.0, 0.5, 1.0, 1.7]),
+            chance.choice([1.0, 0.9, 0.5]),
+            chance.choice([0, 0, 3, 20]),
+            min_p=chance.choice([0.0, 0.02, 0.2, 1.0]),
+        )
+        for _ in range(size)
+    ]
+    logits = torch.tensor([[chance.gauss(0, 3) for _ in range(50)] for _ in rows])
+    uniforms = [chance.random() for _ in rows]
+    drawn = draw_tokens(logits, RowRules.of(rows, CPU), uniforms).flatten().tolist()
+    assert drawn == [reference_draw(*row) for row in zip(logits.tolist(), rows, uniforms, strict=True)]
 
 
 def test_rows_of_one_batch_keep_their_own_rules() -> None:

@@ -134,6 +134,21 @@ class EndlessGame(AddingGame):
             yield [self.ask("adder", self.problem.statement)]
 
 
+class EchoingGame(AddingGame):
+    """Yields one ask again and again."""
+
+    def play(self) -> Play:
+        ask = self.ask("adder", self.problem.statement)
+        while True:
+            yield [ask]
+
+
+class AskingNobodyGame(AddingGame):
+    def play(self) -> Play:
+        while True:
+            yield []
+
+
 class QuittingGame(AddingGame):
     def play(self) -> Play:
         raise SystemExit(3)

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from envs.base import Env, EnvConfig
+from envs.base import Env, EnvConfig, Play
 from envs.sandbox.base import SandboxError
 from tasks.engines.base import ChatRequest, Completion, EngineError
 from tasks.engines.scripted import ScriptedEngine
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.episode import Episode
 from tasks.rollout.journal import Journal, read_episodes
+from tasks.rollout.plan import Slot, due_slots
 from tasks.rollout.play import TooManyErrors, check_error_rate, max_live_episodes, owed_slots, play_episode
 from tests.tasks.rollout import adding_game as games
+from tests.tasks.rollout.adding_game import add_problems
 from tests.tasks.rollout.playing import IDENTITY, answer_or_not, plan, play, timeless
 
 
@@ -176,6 +178,30 @@ def test_too_many_errors_stop_the_run_as_soon_as_they_are_certain(tmp_path: Path
         assert 5 < len(journal.finished) < 20
         with pytest.raises(TooManyErrors):
             play(plan(100), journal, env_class=games.QuittingGame)
+
+
+def test_one_error_among_the_few_that_are_due_first_does_not_stop_a_plan_that_may_grow(tmp_path: Path) -> None:
+    errors = iter([LookupError("once")])
+
+    class FlakyGame(games.AddingGame):
+        def play(self) -> Play:
+            yield from super().play()
+            if error := next(errors, None):
+                raise error
+
+    def due(journal: Journal) -> list[Slot]:
+        outcomes = {key: entry.success for key, entry in journal.finished.items()}
+        return due_slots(add_problems(100), 100, 10, 1, outcomes)
+
+    with Journal.open(tmp_path, IDENTITY) as journal:
+        assert len(due(journal)) == 10
+        while owed_slots(due(journal), journal):
+            play(due(journal), journal, env_class=FlakyGame, num_episodes=100)
+        played = len(due(journal))
+        assert played > 50
+        check_error_rate(due(journal), journal, 1 / played)
+        with pytest.raises(TooManyErrors, match=f"1 of {played} episodes ended in an error"):
+            check_error_rate(due(journal), journal, 1 / played - 1e-6)
 
 
 def test_replies_do_not_depend_on_concurrency(tmp_path: Path) -> None:

@@ -63,10 +63,16 @@ def test_an_env_that_does_not_come_back_ends_its_episode_with_where_it_was(
     assert episode.error.kind == "EnvTimeout"
     assert episode.error.message == (
         f"{env_class.__name__} was not back within env.timeout_s=0.2 s (after {num_turns} replies); the traceback "
-        "shows where it was. Mend what waits for ever, or raise env.timeout_s."
+        "shows where it was. Mend what waits for ever, or raise env.timeout_s for what is still to be played; an "
+        "episode in a journal is played again once its line is removed."
     )
     assert "adding_game.py" in episode.error.traceback
     assert episode.error.traceback.rstrip().endswith("time.sleep(1)")
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the game has logged; what an earlier test left may be collected, and complain, at any time."""
+    return [record.message for record in caplog.records if record.name == "tasks.rollout.game"]
 
 
 def test_an_env_that_cannot_be_ended_is_left_behind_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -76,7 +82,7 @@ def test_an_env_that_cannot_be_ended_is_left_behind_with_a_warning(caplog: pytes
     assert time.monotonic() - began < 5
     assert episode.error is not None
     assert episode.error.kind == "RuntimeError"
-    [warning] = caplog.messages
+    [warning] = said(caplog)
     assert "StuckAtCloseGame was ended early, and its finally blocks are not done after 0.2 s" in warning
     assert "in wait_for_ever" in warning
 
@@ -101,7 +107,7 @@ def test_a_finally_block_that_raises_is_logged_and_changes_nothing(caplog: pytes
         episode = play_one(SulkingGame, timeout_s=10)
     assert episode.error is not None
     assert "more than max_turns=3" in episode.error.message
-    assert caplog.messages == ["SulkingGame was ended early, and its finally blocks failed"]
+    assert said(caplog) == ["SulkingGame was ended early, and its finally blocks failed"]
 
 
 @pytest.mark.parametrize("way", ["overdue", "cancelled"])
@@ -172,6 +178,19 @@ def test_more_stuck_envs_than_allowed_fail_the_run_and_say_why(tmp_path: Path) -
     ):
         play(plan(20), journal, env_class=games.StuckAtFirstGame, max_error_rate=0.2, env_timeout_s=0.3)
     assert time.monotonic() - began < 5
+
+
+def test_a_timed_out_episode_is_played_again_once_its_line_is_removed_and_not_before(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, IDENTITY) as journal:
+        play(plan(10), journal, env_class=games.StuckGame, max_error_rate=0.2, env_timeout_s=0.3)
+        path = journal.path
+    with Journal.open(tmp_path, IDENTITY) as journal:
+        assert play(plan(10), journal, env_timeout_s=30, max_error_rate=0.2) == 0
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if '"EnvTimeout"' not in line))
+    with Journal.open(tmp_path, IDENTITY) as journal:
+        assert play(plan(10), journal, env_timeout_s=30) == 1
+        assert journal.publish(plan(10)).errored == 0
 
 
 @pytest.mark.parametrize("game", ["StuckGame", "BusyGame"])
