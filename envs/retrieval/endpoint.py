@@ -47,6 +47,8 @@ class Patience:
     """Pause before the second try, on average; it doubles from try to try."""
     longest_pause_s: float = 60.0
     """An endpoint that asks for a longer one is given up."""
+    total_s: float = 120.0
+    """Most that a search takes with all its tries: less than an env may take, or it would be the env's fault."""
 
 
 class _Passing(Exception):
@@ -85,7 +87,7 @@ class SearchEndpoint:
         return documents
 
     def _ask(self, query: str, top_k: int) -> list[Document]:
-        pause_s = self._patience.first_pause_s
+        pause_s, give_up = self._patience.first_pause_s, time.monotonic() + self._patience.total_s
         for tries_left in reversed(range(self._patience.tries)):
             try:
                 answer = self._fetch(_request(self._url, self._form, query, top_k))
@@ -95,7 +97,13 @@ class SearchEndpoint:
                     raise SearchError(f"{self._name} failed {self._patience.tries} times; the last: {fault}") from fault
                 if fault.pause_s > self._patience.longest_pause_s:
                     raise SearchError(f"{self._name} asks to be left alone for {fault.pause_s:.0f} s") from fault
-                time.sleep(max(fault.pause_s, pause_s * random.uniform(0.5, 1.5)))
+                next_pause_s = max(fault.pause_s, pause_s * random.uniform(0.5, 1.5))
+                if time.monotonic() + next_pause_s + self._patience.timeout_s > give_up:
+                    total_s = self._patience.total_s
+                    raise SearchError(
+                        f"{self._name} did not answer within {total_s:.0f} s; the last: {fault}"
+                    ) from fault
+                time.sleep(next_pause_s)
                 pause_s = min(2 * pause_s, self._patience.longest_pause_s)
         raise AssertionError("the last try returns or raises")
 

@@ -67,7 +67,7 @@ def _points(axes: Axes, rates: Sequence[tuple[int, Estimate]], colour: str, labe
         at, heights, yerr=errors, fmt=f"o{line}", color=colour, ecolor=INK, elinewidth=1, capsize=3, label=label
     )
     for x, height in zip(at, heights, strict=True):
-        axes.annotate(f"{height:.1f}", (x, height), (7, 4), textcoords="offset points", fontsize=9, color=INK)
+        axes.annotate(f"{height:.1f}", (x, height), (8, -13), textcoords="offset points", fontsize=9, color=INK)
 
 
 def _groups(comparison: Comparison) -> list[tuple[str, Effect]]:

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from envs.base import EnvConfig
 from envs.retrieval.base import Document, SearchError
 from envs.retrieval.endpoint import EndpointForm, Patience, SearchEndpoint, open_endpoint
 from envs.retrieval.responses import ResponseCache
@@ -207,6 +208,17 @@ def test_an_endpoint_that_drips_is_left_at_the_deadline(cache: ResponseCache, st
         with pytest.raises(SearchError, match=r"timed out|503"):
             SearchEndpoint(url, "retrieve", cache, Patience(timeout_s=0.5, tries=1)).search("Vask", 3)
         accept.join()
+
+
+def test_all_tries_together_take_no_longer_than_an_env_may(service: Service, cache: ResponseCache) -> None:
+    service.script = [say(503)] * 6
+    patience = Patience(timeout_s=0.2, first_pause_s=0.3, total_s=0.9)
+    began = time.monotonic()
+    with pytest.raises(SearchError, match=r"did not answer within 1 s; the last: .*503"):
+        endpoint(service, cache, patience=patience).search("Vask", 3)
+    assert time.monotonic() - began < 0.9
+    assert len(service.requests) < 6
+    assert Patience().total_s < EnvConfig().timeout_s
 
 
 @pytest.mark.parametrize("document", ["text", None, 7])
