@@ -1,4 +1,4 @@
-"""Reading what a model wrote: the fenced blocks of a reply."""
+"""Reading what a model wrote: the fenced blocks of a reply, and text that a file can hold."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def _last_block(reply: str, languages: set[str]) -> str | None:
     # What a program prints is often shown below it, in a block without a mark.
     found = marked or [text for language, text in blocks if not language]
     return found[-1].rstrip("\r\n") + "\n" if found else None
+
+
+def encodable(text: str) -> str:
+    """The text without half surrogate pairs, which JSON can carry and no prompt or file can."""
+    return text.encode("utf-8", "replace").decode()

@@ -124,6 +124,10 @@ class RunConfig(BaseModel):
         """Where the adapter of each policy goes: the output folder or, with several policies, a folder in it."""
         return self.adapters_in(self.output_dir)
 
+    def with_output_dir(self, folder: Path) -> Self:
+        """The same config with another folder for the adapter."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"output_dir": folder})})
+
     def adapters_in(self, folder: Path) -> dict[str, Path]:
         """Where a training that wrote to `folder` has put the adapter of each policy."""
         names = self.play.policy_names

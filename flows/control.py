@@ -70,4 +70,4 @@ def _arm(steps: Steps, data: Mapping[str, list[Path]]) -> Arm:
 def _of_control(config: RunConfig, name: Control) -> RunConfig:
     """The same config with another folder for the adapter."""
     folder = config.output_dir.with_name(f"{config.output_dir.name}-{name.replace(' ', '-')}")
-    return config.model_copy(update={"train": config.train.model_copy(update={"output_dir": folder})})
+    return config.with_output_dir(folder)

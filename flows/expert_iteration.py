@@ -132,5 +132,4 @@ def _of_round(config: RunConfig, number: int) -> RunConfig:
 
 
 def _with_folder(config: RunConfig, name: str) -> RunConfig:
-    folder = config.output_dir.with_name(f"{config.output_dir.name}-rounds") / name
-    return config.model_copy(update={"train": config.train.model_copy(update={"output_dir": folder})})
+    return config.with_output_dir(config.output_dir.with_name(f"{config.output_dir.name}-rounds") / name)

@@ -112,7 +112,8 @@ class Steps:
 
     def measure(self, before: Mapping[str, Ref], after: Mapping[str, Ref]) -> Comparison:
         """Play the held-out problems with the adapters of either side; none is the bare model."""
-        return compare(self._evaluate(before).read(), self._evaluate(after).read())
+        left_out = self._left_out(self.config.evaluate)
+        return compare(self._evaluate(before, left_out).read(), self._evaluate(after, left_out).read())
 
     def finish(self, *next_steps: str) -> RunReport:
         """Write the report and print the closing table."""
@@ -134,9 +135,8 @@ class Steps:
             line += ["--collect.data_dir", str(config.data_dir)]
         return shlex.join([*line, *arguments])
 
-    def _evaluate(self, adapters: Mapping[str, Ref]) -> EpisodesRef:
+    def _evaluate(self, adapters: Mapping[str, Ref], left_out: frozenset[str]) -> EpisodesRef:
         config = self.config
-        left_out = self._left_out(config.evaluate)
         return self._call(evaluate, config.play, config.evaluate, adapters, left_out, self.data_dir)
 
     def _left_out(self, of: EvaluateConfig | None) -> frozenset[str]:

@@ -8,30 +8,19 @@ from typing import Any
 
 from prefect import task
 
-from envs.base import problem_set_digest
-from envs.problems.splits import heldout_problems
 from tasks.caching import by_content
 from tasks.dataset.records import write_records
 from tasks.dataset.relabel import Control, ControlRef, control_records
-from tasks.dataset.select import for_policy
 from tasks.rollout.artifact import content_hash
 from tasks.rollout.collection import PlayConfig
-from tasks.rollout.episode import of_policy
 from tasks.rollout.journal import EpisodesRef
-from tasks.validate import SELECTION
+from tasks.validate import selection_content, selection_input
 
 
 def _content(
     episodes: EpisodesRef, config: PlayConfig, policy: str, control: Control, most: int, data_dir: Path
 ) -> dict[str, Any]:
-    return {
-        "episodes": episodes.sha256,
-        "selection": config.collect.model_dump(mode="json", include=SELECTION),
-        "heldout": problem_set_digest(heldout_problems(config.env_class, config.env)),
-        "policy": policy,
-        "control": control,
-        "most": most,
-    }
+    return {**selection_content(episodes, config, policy), "control": control, "most": most}
 
 
 @task(
@@ -52,9 +41,7 @@ def relabel(
         NothingToTrainOnError: no turn is kept.
         ValueError: what is kept does not depend on verdicts alone.
     """
-    heldout = frozenset(problem.hash for problem in heldout_problems(config.env_class, config.env))
-    played = [of_policy(episode, policy) for episode in episodes.read()]
-    collect = for_policy(config.collect, played, config.env_class.seats_for(config.env))
+    played, collect, heldout = selection_input(episodes, config, policy)
     records = control_records(played, control, collect, heldout, most)
     digest = hashlib.sha256("".join(record.model_dump_json() for record in records).encode()).hexdigest()
     path = data_dir / "controls" / f"{policy}-{control.replace(' ', '-')}-{digest[:8]}.jsonl"

@@ -16,7 +16,8 @@ from tasks.dataset.files import write_dataset
 from tasks.dataset.records import DatasetRef
 from tasks.dataset.select import for_policy, select_turns
 from tasks.rollout.collection import PlayConfig
-from tasks.rollout.episode import of_policy
+from tasks.rollout.config import CollectConfig
+from tasks.rollout.episode import Episode, of_policy
 from tasks.rollout.journal import EpisodesRef
 
 SELECTION = {
@@ -26,15 +27,29 @@ SELECTION = {
 """The fields of CollectConfig that decide which turns are kept."""
 
 
-def _content(
-    episodes: EpisodesRef, config: PlayConfig, policy: str, data_dir: Path, resolved_config: Mapping[str, Any]
-) -> dict[str, Any]:
+def selection_content(episodes: EpisodesRef, config: PlayConfig, policy: str) -> dict[str, Any]:
+    """What the turns that are kept of one policy depend on."""
     return {
         "policy": policy,
         "episodes": episodes.sha256,
         "selection": config.collect.model_dump(mode="json", include=SELECTION),
         "heldout": problem_set_digest(heldout_problems(config.env_class, config.env)),
     }
+
+
+def selection_input(
+    episodes: EpisodesRef, config: PlayConfig, policy: str
+) -> tuple[list[Episode], CollectConfig, frozenset[str]]:
+    """What `select_turns` takes: the episodes with the turns of one policy, its settings, and the held-out hashes."""
+    played = [of_policy(episode, policy) for episode in episodes.read()]
+    collect = for_policy(config.collect, played, config.env_class.seats_for(config.env))
+    return played, collect, frozenset(problem.hash for problem in heldout_problems(config.env_class, config.env))
+
+
+def _content(
+    episodes: EpisodesRef, config: PlayConfig, policy: str, data_dir: Path, resolved_config: Mapping[str, Any]
+) -> dict[str, Any]:
+    return selection_content(episodes, config, policy)
 
 
 @task(
@@ -52,10 +67,7 @@ def validate(
     Raises:
         NothingToTrainOnError: no turn is kept; nothing is written.
     """
-    heldout = frozenset(problem.hash for problem in heldout_problems(config.env_class, config.env))
-    played = [of_policy(episode, policy) for episode in episodes.read()]
-    collect = for_policy(config.collect, played, config.env_class.seats_for(config.env))
-    selection = select_turns(played, collect, heldout)
+    selection = select_turns(*selection_input(episodes, config, policy))
     named = policy if len(config.policy_names) > 1 else None
     check_something_kept(selection.funnel, named)
     return write_dataset(data_dir, selection, resolved_config, policy=named)

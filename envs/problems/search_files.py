@@ -19,7 +19,8 @@ from typing import Any
 from envs.grading.text_answer import normalized
 from envs.problems.files import Layout, Row, UnsolvableProblem, reader_of
 from envs.problems.search_kinds import SearchProblem
-from envs.retrieval.base import Document, encodable
+from envs.replies import encodable
+from envs.retrieval.base import Document
 
 LEVELS = {"easy": 1, "medium": 2, "hard": 3}
 """HotpotQA's levels as difficulties."""

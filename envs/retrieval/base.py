@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from envs.faults import ServiceError
+from envs.replies import encodable
 
 _ID_FIELDS = ("id", "_id", "docid")
 _TEXT_FIELDS = ("text", "contents", "content")
@@ -57,8 +58,3 @@ def document_of(row: Mapping[str, Any], default_id: str) -> Document:
         title, text = (first[1:-1], rest) if quoted else ("", text)
     named = next((row[name] for name in _ID_FIELDS if isinstance(row.get(name), str | int)), default_id)
     return Document(encodable(str(named)), encodable(title.strip()), encodable(text.strip()))
-
-
-def encodable(text: str) -> str:
-    """The text without half surrogate pairs, which JSON can carry and no prompt or file can."""
-    return text.encode("utf-8", "replace").decode()

@@ -11,7 +11,7 @@ from tasks.dataset.records import Record
 from tasks.dataset.select import select_turns
 from tasks.rollout.artifact import Ref
 from tasks.rollout.config import CollectConfig
-from tasks.rollout.episode import Episode, Turn
+from tasks.rollout.episode import Episode, last_turns
 
 Control = Literal["failures", "shuffled verdicts"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
@@ -90,14 +90,14 @@ def _with_other_last_turns(episodes: Sequence[Episode], control: Control, rng: r
     """An agent that was right in an episode that failed is no failure, so each is taken by itself."""
     verdicts: dict[str, list[bool]] = {}
     for episode in episodes:
-        for agent, turn in _last_turns(episode).items():
+        for agent, turn in last_turns(episode).items():
             verdicts.setdefault(agent, []).append(turn.success)
     others = {agent: _others(of_agent, control, rng) for agent, of_agent in verdicts.items()}
-    return [_with_last_turns(e, {agent: next(others[agent]) for agent in _last_turns(e)}) for e in episodes]
+    return [_with_last_turns(e, {agent: next(others[agent]) for agent in last_turns(e)}) for e in episodes]
 
 
 def _with_last_turns(episode: Episode, successes: Mapping[str, bool]) -> Episode:
-    last = _last_turns(episode)
+    last = last_turns(episode)
     turns = [
         turn.model_copy(update={"success": successes[turn.agent_name]}) if turn is last[turn.agent_name] else turn
         for turn in episode.turns
@@ -105,14 +105,9 @@ def _with_last_turns(episode: Episode, successes: Mapping[str, bool]) -> Episode
     return episode.model_copy(update={"turns": turns})
 
 
-def _last_turns(episode: Episode) -> dict[str, Turn]:
-    """The last turn of each agent."""
-    return {turn.agent_name: turn for turn in sorted(episode.turns, key=lambda turn: turn.turn_idx)}
-
-
 def _as_control(record: Record, control: Control, truth: Mapping[tuple[str, int], Episode]) -> Record:
     metadata = record.metadata.model_dump()
     episode = truth[metadata["problem_hash"], metadata["rollout_idx"]]
-    agent_success = _last_turns(episode)[metadata["agent_name"]].success
+    agent_success = last_turns(episode)[metadata["agent_name"]].success
     told = {**metadata, "control": control, "env_success": episode.success, "agent_success": agent_success}
     return record.model_copy(update={"metadata": record.metadata.model_validate(told)})

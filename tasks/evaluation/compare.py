@@ -10,7 +10,7 @@ from typing import Literal
 
 from tasks.dataset.select import refuse_doubles
 from tasks.evaluation.intervals import Estimate, difference_interval, exact_p_value, rate_interval
-from tasks.rollout.episode import Episode
+from tasks.rollout.episode import Episode, last_turns
 
 Verdict = Literal["improved", "no significant difference", "got worse"]
 
@@ -137,7 +137,7 @@ def _by_agent(pairs: Sequence[Pair]) -> dict[str, Effect]:
     agents = sorted({t.agent_name for b, _ in pairs for t in b.turns})
     effects = {}
     for agent in agents:
-        both = [(b, a) for b, a in pairs if _last_turn(b, agent) is not None and _last_turn(a, agent) is not None]
+        both = [(b, a) for b, a in pairs if agent in last_turns(b) and agent in last_turns(a)]
         if both:
             effects[agent] = _effect(both, partial(_agent_success, agent=agent))
     return effects
@@ -148,13 +148,7 @@ def _episode_success(episode: Episode) -> bool:
 
 
 def _agent_success(episode: Episode, agent: str) -> bool:
-    return bool(_last_turn(episode, agent))
-
-
-def _last_turn(episode: Episode, agent: str) -> bool | None:
-    """Success of the agent's last turn; None if it had none."""
-    turns = [t for t in episode.turns if t.agent_name == agent]
-    return max(turns, key=lambda t: t.turn_idx).success if turns else None
+    return last_turns(episode)[agent].success
 
 
 def _change(group: Sequence[Pair]) -> ProblemChange:

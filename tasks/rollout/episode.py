@@ -79,9 +79,9 @@ class Episode(BaseModel):
         return EpisodeKey(self.problem_hash, self.rollout_idx)
 
 
-def encodable(text: str) -> str:
-    """The text without half surrogate pairs, which no file can hold."""
-    return text.encode("utf-8", "replace").decode()
+def last_turns(episode: Episode) -> dict[str, Turn]:
+    """The last turn of each agent that had one."""
+    return {turn.agent_name: turn for turn in sorted(episode.turns, key=lambda turn: turn.turn_idx)}
 
 
 def of_policy(episode: Episode, policy: str) -> Episode:

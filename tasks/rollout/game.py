@@ -19,10 +19,11 @@ from typing import Any, TypeVar
 
 from envs.base import Ask, Env, EnvConfig, Message, Play, Problem
 from envs.faults import ServiceError
+from envs.replies import encodable
 from envs.sandbox.base import Sandbox
 from tasks.engines.base import Completion
 from tasks.rollout.env_threads import EnvThreads, Overdue
-from tasks.rollout.episode import EpisodeError, Turn, encodable
+from tasks.rollout.episode import EpisodeError, Turn
 
 MAX_TRACEBACK_CHARS = 8000
 

@@ -22,11 +22,12 @@ from typing import Any
 
 from envs.base import Ask, Env, EnvConfig, Message
 from envs.faults import ServiceError
+from envs.replies import encodable
 from envs.sandbox.base import Sandbox
 from tasks.engines.base import ChatRequest, Completion, Engine, EngineError
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.env_threads import EnvThreads
-from tasks.rollout.episode import SHARED_POLICY, Episode, EpisodeError, EpisodeKey, encodable
+from tasks.rollout.episode import SHARED_POLICY, Episode, EpisodeError, EpisodeKey
 from tasks.rollout.game import EnvFault, Exchange, Game
 from tasks.rollout.journal import Journal
 from tasks.rollout.plan import Slot, episode_seed
