@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import urllib.parse
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypedDict
 
@@ -32,6 +34,11 @@ class ModelConfig(BaseModel):
         description="A folder with a Hugging Face model, a hub name, or `starter` for the tiny included policy.",
     )
     trust_remote_code: bool = Field(False, description="Let the model's repository run its own Python code here.")
+    chat_template_args: dict[str, Any] = Field(
+        {},
+        description="What the model's chat template is told besides the messages, in playing and training alike, e.g. "
+        "enable_thinking: false for Qwen3.",
+    )
 
 
 class EngineConfig(BaseModel):
@@ -41,10 +48,11 @@ class EngineConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    kind: Literal["auto", "in_process", "openai_http", "scripted"] = Field(
+    kind: Literal["auto", "in_process", "openai_http", "vllm", "scripted"] = Field(
         "auto",
-        description="in_process: transformers in this process. openai_http: a server at base_url. scripted: a "
-        "function, for tests. auto: openai_http where base_url is given, else in_process.",
+        description="in_process: transformers in this process. openai_http: a server at base_url. vllm: a vLLM server "
+        "that the run starts and stops. scripted: a function, for tests. auto: openai_http where base_url is given, "
+        "vllm where it is installed and there is a GPU, else in_process.",
     )
     base_url: str | None = Field(
         None,
@@ -144,6 +152,8 @@ class ChatRequest:
     """The same request with the same seed gets the same reply, whatever else is asked at the time (up to rounding)."""
     adapter: str | None = None
     """Name of the adapter to apply, as given to the engine; None is the bare model."""
+    conversation: str = ""
+    """Requests that share it mostly begin alike: where several servers answer, one of them should get them all."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +197,12 @@ class Engine(ABC):
         Raises:
             EngineError: no answer can be had.
         """
+
+    def places(self, max_concurrency: int) -> AbstractAsyncContextManager[Any]:
+        """What each request in flight has to hold: never more than `max_concurrency` at once, and fewer where the
+        engine finds that more would not be faster. Called once the engine is started.
+        """
+        return asyncio.Semaphore(max_concurrency)
 
     @abstractmethod
     async def stop(self) -> None:

@@ -100,7 +100,7 @@ async def play_owed(
         adapters=adapters,
         timeout_s=timeout_s,
         progress=progress,
-        free=asyncio.Semaphore(max_concurrency),
+        free=engine.places(max_concurrency),
     )
     queue = iter(owed)
 
@@ -226,7 +226,8 @@ async def _answer(ask: Ask, key: EpisodeKey, stage: _Stage) -> Exchange:
     seed = episode_seed(stage.collect.sampling_seed, key, ask.role, ask.turn_idx)
     policy = stage.policies.get(ask.role, SHARED_POLICY)
     adapter = policy if policy in stage.adapters else None
-    request = ChatRequest(messages, stage.collect.sampling(), seed, adapter)
+    conversation = f"{key.problem_hash}/{key.rollout_idx}/{ask.role}"
+    request = ChatRequest(messages, stage.collect.sampling(), seed, adapter, conversation)
     async with stage.free:
         completion = await _generate(request, stage)
     stage.progress.request_finished(completion)
