@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -43,7 +44,7 @@ def _section_table(section: str, defaults: BaseModel) -> Table:
     table.add_column(no_wrap=True, min_width=34)
     table.add_column(ratio=1)
     for key, field in known_keys(type(defaults), f"{section}.").items():
-        remarks = _remarks(field, getattr(defaults, key.rpartition(".")[2]))
+        remarks = _remarks(field, attrgetter(key.removeprefix(f"{section}."))(defaults))
         table.add_row(Text(f"--{key} {_kind(field.annotation)}"), Text(f"{field.description} {remarks}".strip()))
     return table
 

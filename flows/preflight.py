@@ -11,9 +11,11 @@ from pathlib import Path
 from envs.sandbox import open_sandbox
 from flows.config import RunConfig
 from tasks.dataset.select import check_agent_ratios
+from tasks.engines import engine_kind
 from tasks.engines.base import ModelConfig
 from tasks.engines.model_files import model_fingerprint, resolve_model
 from tasks.engines.scripted import scripted_engine
+from tasks.engines.vllm.available import check_vllm
 from tasks.rollout.collection import Collection
 from tasks.training.launch import check_writable
 
@@ -33,12 +35,15 @@ def check_playing(config: RunConfig) -> None:
         SandboxError: untrusted code cannot be run here as the config wants.
     """
     open_sandbox(config.sandbox).close()
-    if config.engine.kind == "scripted":
+    kind = engine_kind(config.engine)
+    if kind == "scripted":
         scripted_engine(config.engine)
-    elif config.engine.kind == "openai_http":
+    elif kind == "openai_http":
         _reach_server(config, {})
     else:
         resolve_model(config.model)
+        if kind == "vllm":
+            check_vllm(config.engine.vllm)
 
 
 def check_collecting(config: RunConfig) -> None:
@@ -59,10 +64,11 @@ def check_training(config: RunConfig) -> None:
     Raises:
         ValueError: there is not, or it cannot.
     """
-    if config.engine.kind == "openai_http" and config.evaluate.num_problems:
+    if config.engine.kind == "openai_http" and config.evaluate.num_problems and not _server_takes_adapters(config):
         raise ValueError(
-            "evaluate.num_problems: what is trained here cannot be loaded into the server at engine.base_url; pass "
-            "--evaluate.num_problems 0, and compare with flows.evaluate_only --engine.kind in_process"
+            "evaluate.num_problems: what is trained here cannot be loaded into the server at engine.base_url; let it "
+            "load adapters (vLLM: --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True), or pass "
+            "--evaluate.num_problems 0 and compare with flows.evaluate_only --engine.kind in_process"
         )
     resolve_model(config.model)
     for folder in config.adapter_dirs.values():
@@ -107,6 +113,12 @@ def _reach_server(config: RunConfig, adapters: Mapping[str, Path]) -> None:
     from tasks.engines.openai_http import reach_server  # its client takes a while to import
 
     reach_server(config.engine, adapters)
+
+
+def _server_takes_adapters(config: RunConfig) -> bool:
+    from tasks.engines.openai_http import takes_adapters
+
+    return config.train.use_lora and takes_adapters(config.engine)
 
 
 def _check_adapter(folder: Path, config: RunConfig) -> None:

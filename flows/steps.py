@@ -21,6 +21,7 @@ from tasks.collect import collect
 from tasks.compute_stats import compute_stats
 from tasks.dataset.records import DatasetRef
 from tasks.dataset.relabel import Control, ControlRef
+from tasks.engines import engine_kind
 from tasks.evaluate import evaluate
 from tasks.evaluation.compare import Comparison, compare
 from tasks.evaluation.config import EvaluateConfig
@@ -176,7 +177,7 @@ def _model_name(config: RunConfig) -> str:
 
 def _engine_name(config: RunConfig) -> str:
     """What plays, in the report: `auto` is a wish."""
-    return "in_process" if config.engine.kind == "auto" else config.engine.kind
+    return engine_kind(config.engine)
 
 
 def from_here(path: Path) -> Path:

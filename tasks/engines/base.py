@@ -13,6 +13,8 @@ from typing import Any, Literal, Self, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tasks.engines.vllm.config import VllmConfig
+
 FinishReason = Literal["stop", "length"]
 """stop: the model ended its reply. length: it was cut off, at max_tokens or by whatever else."""
 
@@ -54,10 +56,10 @@ class EngineConfig(BaseModel):
         "that the run starts and stops. scripted: a function, for tests. auto: openai_http where base_url is given, "
         "vllm where it is installed and there is a GPU, else in_process.",
     )
-    base_url: str | None = Field(
+    base_url: str | list[str] | None = Field(
         None,
         description="For kind=openai_http: address of an OpenAI-compatible server, as OpenAI's clients take it, e.g. "
-        "http://127.0.0.1:8000/v1.",
+        "http://127.0.0.1:8000/v1; or a list of those of several that serve the same model.",
     )
     model: str | None = Field(
         None,
@@ -68,6 +70,7 @@ class EngineConfig(BaseModel):
         "OPENAI_API_KEY",
         description="For kind=openai_http: name of the environment variable with the server's key.",
     )
+    vllm: VllmConfig = Field(VllmConfig(), description="For kind=vllm: how the server is started.")
     script: str | None = Field(None, description="For kind=scripted: module:function, called with each request.")
     num_gpus: int | None = Field(None, ge=0, description="GPUs to use. Default: all that are visible.")
     max_concurrency: int = Field(64, ge=1, le=4096, description="Most requests in flight at once.")
@@ -87,24 +90,10 @@ class EngineConfig(BaseModel):
 
     @field_validator("base_url")
     @classmethod
-    def _address_is_one_and_holds_no_secret(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        try:
-            parts = urllib.parse.urlsplit(url)
-            usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-        except ValueError:
-            usable = False
-        if not usable or not url.isprintable() or " " in url:
-            raise ValueError(
-                "engine.base_url: it is no http or https address; wanted one like http://127.0.0.1:8000/v1"
-            )
-        if "@" in parts.netloc or parts.query or parts.fragment:
-            raise ValueError(
-                "engine.base_url: it holds a user, a password or a query; leave them out, and give the key by the "
-                "environment variable that engine.api_key_env names"
-            )
-        return url
+    def _addresses_are_some_and_hold_no_secret(cls, given: str | list[str] | None) -> str | list[str] | None:
+        for url in [given] if isinstance(given, str) else given or []:
+            _check_address(url)
+        return given
 
     @field_validator("api_key_env")
     @classmethod
@@ -116,6 +105,11 @@ class EngineConfig(BaseModel):
             )
         return name
 
+    @property
+    def base_urls(self) -> list[str]:
+        """The addresses of the servers, if there are any."""
+        return [self.base_url] if isinstance(self.base_url, str) else list(dict.fromkeys(self.base_url or []))
+
     @model_validator(mode="after")
     def _a_model_has_a_server(self) -> Self:
         if self.kind == "auto" and self.model is not None:
@@ -124,6 +118,21 @@ class EngineConfig(BaseModel):
                 "model that lies here is named by model.path"
             )
         return self
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or not url.isprintable() or " " in url:
+        raise ValueError("engine.base_url: it is no http or https address; wanted one like http://127.0.0.1:8000/v1")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(
+            "engine.base_url: it holds a user, a password or a query; leave them out, and give the key by the "
+            "environment variable that engine.api_key_env names"
+        )
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,15 @@ def completion_of(answer: Any, messages: Sequence[Message]) -> Completion:
     )
 
 
+def prompt_logprobs(answer: Any, ids: Sequence[int]) -> list[float]:
+    """Log-probabilities of a prompt's tokens but the first, in vLLM's answer. Raises PassingFault if it has none."""
+    try:
+        rows = answer["choices"][0]["prompt_logprobs"]
+        return [float(row[str(token)]["logprob"]) for row, token in zip(rows[1:], ids[1:], strict=True)]
+    except (KeyError, TypeError, IndexError, ValueError):
+        raise PassingFault(f"an answer without prompt_logprobs: {str(answer)[:100]}") from None
+
+
 def _text(content: Any) -> str:
     """A content: a text, nothing, or a list of parts, of which the texts count."""
     if content is None:

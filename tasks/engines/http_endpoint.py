@@ -33,6 +33,8 @@ KEEP_IDLE_S = 4.0
 PASSING_STATUSES = {408, 409, 425, 429}
 """Those below 500 that may be gone at the next attempt; OpenAI's own client repeats 409 too."""
 LASTING_STATUSES = {501, 505}
+OVERLOADED_STATUSES = {429, 503, 529}
+"""With which servers say that they are asked too much at a time; 529 is Anthropic's."""
 LASTING_CODES = {"insufficient_quota"}
 """OpenAI says 429 also when the account is empty."""
 
@@ -72,14 +74,59 @@ class Backoff:
         return random.uniform(0.0, min(self.longest_s, self.first_s * 2.0 ** min(attempts - 1, 100)))
 
 
+class Gate:
+    """Holds requests up while a server is down, and turns them away once it will not come back. It begins closed."""
+
+    def __init__(self) -> None:
+        self._moved = asyncio.Event()
+        self._why: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests pass."""
+        return self._moved.is_set() and self._why is None
+
+    def open(self) -> None:
+        """Let requests pass."""
+        self._moved.set()
+
+    def close(self) -> None:
+        """Hold requests up."""
+        self._moved.clear()
+
+    def shut_for_good(self, why: str) -> None:
+        """Turn away those that wait and those that come."""
+        self._why = why
+        self._moved.set()
+
+    async def passed(self) -> None:
+        """Wait until it is open.
+
+        Raises:
+            EngineError: it is shut for good.
+        """
+        await self._moved.wait()
+        if self._why is not None:
+            raise EngineError(self._why)
+
+
 class HttpEndpoint:
     """The server at `url`, between `open` and `close`. `key` goes into each request's header and nowhere else."""
 
-    def __init__(self, url: str, key: str | None, max_connections: int, backoff: Backoff) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str | None,
+        max_connections: int,
+        backoff: Backoff,
+        on_overload: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_overload`: is called when the server says that it is asked too much."""
         self.url = url.rstrip("/")
         self._key = key
         self._max_connections = max_connections
         self._backoff = backoff
+        self._on_overload = on_overload
         self._proxy = _proxy_for(self.url)
         self._session: aiohttp.ClientSession | None = None
 
@@ -111,25 +158,31 @@ class HttpEndpoint:
         deadline: float,
         attempt_s: float,
         max_attempts: int | None = None,
+        decode: Callable[[bytes], Any] = json.loads,
+        gate: Gate | None = None,
     ) -> T:
         """What `read` makes of the JSON that is answered; it may raise PassingFault if that is no good.
 
         Args:
+            decode: for what is answered in another form than JSON.
+            gate: what each attempt has to pass.
             deadline: on `time.monotonic()`; nothing goes on beyond it, however slowly bytes come in.
             attempt_s: most seconds for one attempt, until its whole answer is there.
 
         Raises:
             Refused: the server does not want the request.
             OutOfTime: no attempt worked until the deadline, or the server asks for a pause that would go beyond it.
-            EngineError: there is no connection to be had at all.
+            EngineError: there is no connection to be had at all, or the gate is shut for good.
         """
         data = None if body is None else json.dumps(body).encode()
         last: PassingFault | None = None
         for attempts in itertools.count(1):
+            if gate is not None and not gate.is_open:
+                await self._pass(gate, deadline)
             left_s = deadline - time.monotonic()
             try:
                 async with asyncio.timeout(min(attempt_s, left_s)):
-                    return read(await self._fetch(method, path, data))
+                    return read(await self._fetch(method, path, data, decode))
             except TimeoutError:
                 if last is None or attempt_s <= left_s:  # else the fault before tells more than the deadline
                     last = PassingFault(f"no whole answer within {min(attempt_s, left_s):.3g} s")
@@ -141,7 +194,14 @@ class HttpEndpoint:
             await asyncio.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _fetch(self, method: str, path: str, data: bytes | None) -> Any:
+    async def _pass(self, gate: Gate, deadline: float) -> None:
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await gate.passed()
+        except TimeoutError:
+            raise OutOfTime(f"{self.url} was down for too long") from None
+
+    async def _fetch(self, method: str, path: str, data: bytes | None, decode: Callable[[bytes], Any]) -> Any:
         """One attempt. Errors are raised `from None`: some of the client's carry the request with its key."""
         if self._session is None:
             raise EngineError("the engine is not running: it has not been started, or has been stopped")
@@ -158,7 +218,7 @@ class HttpEndpoint:
         if not 200 <= response.status < 300:
             self._judge(path, response, body)
         try:
-            return json.loads(body)
+            return decode(body)
         except (ValueError, RecursionError):
             start = self._shown(body.decode("utf-8", "replace"))
             raise PassingFault(f"an answer that is not whole JSON: {start or 'nothing at all'}") from None
@@ -166,6 +226,8 @@ class HttpEndpoint:
     def _judge(self, path: str, response: aiohttp.ClientResponse, body: bytes) -> NoReturn:
         """Raise what a status other than success means."""
         status = response.status
+        if status in OVERLOADED_STATUSES and self._on_overload is not None:
+            self._on_overload()
         error, said = _error_of(body)
         said = self._shown(said)
         message = f"{status} {response.reason or ''}".rstrip() + (f": {said}" if said else "")

@@ -12,6 +12,7 @@ from pathlib import Path
 from tasks.engines.base import ModelConfig
 from tasks.rollout.artifact import content_hash
 
+ADAPTER_CONFIG = "adapter_config.json"
 STARTER = "starter"
 STARTER_FOLDER = Path(__file__).parent.parent / "training" / "starter_policy"
 
@@ -72,6 +73,11 @@ def model_fingerprint(model: ModelConfig) -> str:
         status = file.stat()
         total.update(f"{file.name} {_file_hash(file, status.st_size, status.st_mtime_ns)}\n".encode())
     return total.hexdigest()[:16]
+
+
+def is_lora(folder: Path) -> bool:
+    """Whether a trained model's folder holds an adapter, and not a whole model."""
+    return (folder / ADAPTER_CONFIG).is_file()
 
 
 def model_files(folder: Path) -> list[Path]:

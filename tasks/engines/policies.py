@@ -11,9 +11,7 @@ import torch
 
 from tasks.engines.base import ModelConfig
 from tasks.engines.chat_tokens import stop_token_ids
-from tasks.engines.model_files import resolve_model
-
-ADAPTER_CONFIG = "adapter_config.json"
+from tasks.engines.model_files import is_lora, resolve_model
 
 
 def pick_device(num_gpus: int | None) -> torch.device:
@@ -52,8 +50,8 @@ class Policies:
         base = self._load(folder)
         self.stop_ids = stop_token_ids(self.tokenizer, base.generation_config)
         self.context_tokens = int(base.config.get_text_config().max_position_embeddings)
-        self._whole = {name: self._load(path) for name, path in adapters.items() if not _is_lora(path)}
-        self._peft_names = {name: f"adapter_{i}" for i, name in enumerate(n for n in adapters if _is_lora(adapters[n]))}
+        self._whole = {name: self._load(path) for name, path in adapters.items() if not is_lora(path)}
+        self._peft_names = {name: f"adapter_{i}" for i, name in enumerate(n for n in adapters if is_lora(adapters[n]))}
         self._base = self._with_adapters(base, adapters)
 
     def select(self, adapter: str | None) -> Any:
@@ -87,7 +85,3 @@ class Policies:
             else:
                 model.load_adapter(adapters[name], adapter_name=peft_name)
         return model.eval()
-
-
-def _is_lora(folder: Path) -> bool:
-    return (folder / ADAPTER_CONFIG).is_file()

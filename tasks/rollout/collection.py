@@ -193,7 +193,8 @@ class Collection:
     async def _play(self, journal: Journal, title: str) -> None:
         config = self.config
         adapters = {policy: adapter.path for policy, adapter in self.adapters.items()}
-        async with open_engine(config.model, config.engine, adapters) as engine:
+        plays_bare = not set(config.policy_names) <= set(adapters)
+        async with open_engine(config.model, config.engine, adapters, plays_bare=plays_bare) as engine:
             with show_progress(title) as progress, closing(open_sandbox(config.sandbox)) as sandbox:
                 while owed_slots(slots := self.due(journal), journal):
                     await play_owed(

@@ -61,8 +61,11 @@ def test_a_secret_in_the_wrong_place_is_not_shown_again(engine: dict[str, str]) 
 
 
 def test_what_is_trained_cannot_be_compared_on_a_server_and_that_is_said_before_it_is_trained() -> None:
-    with pytest.raises(ValueError, match=r"evaluate.num_problems: .* cannot be loaded into the server"):
-        check_training(hosted("http://127.0.0.1:9/v1"))
+    with (
+        FaultServer() as server,
+        pytest.raises(ValueError, match=r"evaluate.num_problems: .* cannot be loaded into the server"),
+    ):
+        check_training(hosted(server.url))
 
 
 def test_adapters_are_evaluated_only_on_a_server_that_has_them(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def make_engine(request: pytest.FixtureRequest, tiny_model: Path) -> Iterator[Ma
     else:
         with FaultServer(reply=serve) as server:
             config = EngineConfig.model_validate({"base_url": server.url})
-            yield lambda: OpenAIHttpEngine(config)
+            yield lambda: OpenAIHttpEngine(config, ModelConfig())
 
 
 def check_whole(episodes: list[Episode], count: int) -> None:

@@ -43,7 +43,7 @@ KEY = "sk-very-secret-1234567890"
 
 def engine_at(server: FaultServer, adapters: dict[str, Path] | None = None, **config: Any) -> OpenAIHttpEngine:
     settings = {"base_url": server.url, "timeout_s": 10.0, **config}
-    return OpenAIHttpEngine(EngineConfig.model_validate(settings), adapters, SOON)
+    return OpenAIHttpEngine(EngineConfig.model_validate(settings), ModelConfig(path="/nowhere"), adapters, SOON)
 
 
 def failure(server: FaultServer, **config: Any) -> str:
@@ -241,10 +241,10 @@ def test_a_variable_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("MY_KEY", raising=False)
     config = EngineConfig.model_validate({"base_url": "http://h/v1", "api_key_env": "MY_KEY"})
     with pytest.raises(ValueError, match=r"engine.api_key_env: MY_KEY is not set"):
-        OpenAIHttpEngine(config)
+        OpenAIHttpEngine(config, ModelConfig())
     monkeypatch.setenv("MY_KEY", f"{KEY}\r\nX: y")
     with pytest.raises(ValueError, match="what MY_KEY holds is no key") as caught:
-        OpenAIHttpEngine(config)
+        OpenAIHttpEngine(config, ModelConfig())
     assert KEY not in str(caught.value)
 
 
@@ -286,7 +286,7 @@ def test_a_server_that_is_not_there_is_told_at_the_start() -> None:
     with pytest.raises(
         EngineError, match=r"/models gave no usable answer \(3 attempts, the last one: .*Cannot connect"
     ):
-        ask(OpenAIHttpEngine(EngineConfig.model_validate({"base_url": url}), None, SOON), request())
+        ask(OpenAIHttpEngine(EngineConfig.model_validate({"base_url": url}), ModelConfig(), None, SOON), request())
     assert time.monotonic() - started < 5
 
 

@@ -1,0 +1,209 @@
+"""One vLLM server of the run's own: started on a free port of loopback, watched, and started again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tasks.engines.base import EngineConfig, EngineError
+from tasks.engines.chat_server import ChatServer
+from tasks.engines.http_endpoint import Backoff, Gate, HttpEndpoint
+from tasks.engines.vllm.command import (
+    HOST,
+    ServerSpec,
+    adapter_path,
+    image_command,
+    remove_container,
+    server_command,
+    server_environment,
+)
+from tasks.engines.vllm.kept_process import KeptProcess
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.25
+_LOOK_EVERY_S = 5.0
+_HUNG_AFTER_S = 120.0
+"""A server that has not said for so long that it is well is killed and started again."""
+_PORT_TRIES = 3
+"""Another process may take the port between its choice and vLLM's start."""
+_TAIL_LINES = 15
+_MAX_LOGS = 20
+_WATCHERS = 2
+"""Connections beside those for replies."""
+_PORT_TAKEN = "address already in use"
+_CAUSE = re.compile(r"((?:[A-Za-z_.]*(?:Error|Exception)|AssertionError): .+)")
+_SAYS_NOTHING = re.compile(
+    r"Engine core initialization failed|Worker failed with error|EngineDeadError|WorkerProc init"
+)
+_OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemory|No available memory for the cache|KV cache is needed", re.I)
+
+
+class ServerStartError(EngineError):
+    """vLLM did not start, for a reason that may be gone at the next try."""
+
+
+class VllmServer:
+    """One server between `start` and `stop`. `chat` is what requests are sent to: they wait while it is down."""
+
+    def __init__(
+        self,
+        spec: ServerSpec,
+        config: EngineConfig,
+        on_overload: Callable[[], None],
+        prove: Callable[[ChatServer], Awaitable[None]],
+    ) -> None:
+        """`prove`: sees that adapters are applied; called after each start, before any request."""
+        self._spec = spec
+        self._config = config
+        self._prove = prove
+        self._key = secrets.token_urlsafe(32)
+        self._gate = Gate()
+        self._endpoint = HttpEndpoint("", self._key, config.max_concurrency + _WATCHERS, Backoff(), on_overload)
+        self.chat = ChatServer(self._endpoint, config.timeout_s, "it was made for this run", self._gate)
+        self._process: KeptProcess | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self.log = _new_log()
+
+    async def start(self) -> None:
+        """Start it, and wait until it answers.
+
+        Raises:
+            EngineError, ValueError: it does not.
+        """
+        await self.chat.open()
+        await self._bring_up()
+        self._watch = asyncio.get_running_loop().create_task(self._keep_up())
+
+    async def stop(self) -> None:
+        """End it with all that it has started. Safe to call twice, and after a failed start."""
+        self._gate.shut_for_good("the engine has been stopped")
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+            self._watch = None
+        if self._process is not None:
+            await self._process.stop()
+            self._process = None
+        await self.chat.close()
+
+    async def _bring_up(self) -> None:
+        for tries in range(1, _PORT_TRIES + 1):
+            try:
+                await self._start_process()
+                break
+            except ServerStartError as error:
+                if _PORT_TAKEN not in str(error) or tries == _PORT_TRIES:
+                    raise
+        await self.chat.look()
+        for name in self._spec.adapters:
+            await self.chat.load_adapter(name, adapter_path(name, self._spec, self._config.vllm))
+        await self._prove(self.chat)
+        self._gate.open()
+
+    async def _start_process(self) -> None:
+        port, config = _free_port(), self._config.vllm
+        self._endpoint.url = f"http://{HOST}:{port}/v1"
+        container = f"winnow-vllm-{secrets.token_hex(6)}"
+        by_image = image_command(self._spec, config, port, container) if config.image else None
+        self._process = await KeptProcess.start(
+            by_image or server_command(self._spec, config, port),
+            server_environment(self._spec, self._key),
+            self.log,
+            remove_container(container) if by_image else (),
+        )
+        until = time.monotonic() + config.start_timeout_s
+        while not await self.chat.is_well():
+            if self._process.returncode is not None:
+                raise self._start_failure()
+            if time.monotonic() > until:
+                await self._process.stop()
+                raise ServerStartError(
+                    f"vLLM did not answer within engine.vllm.start_timeout_s={config.start_timeout_s:g} s; raise it if "
+                    f"the model is that large. {self._end_of_log()}"
+                )
+            await asyncio.sleep(_POLL_S)
+
+    async def _keep_up(self) -> None:
+        """Start it again whenever it dies, as often as the config allows. Requests wait meanwhile."""
+        most = self._config.vllm.max_restarts
+        for restarts in range(1, most + 2):
+            why = await self._death()
+            self._gate.close()
+            assert self._process is not None
+            await self._process.stop()
+            if restarts > most:
+                self._gate.shut_for_good(
+                    f"vLLM died {restarts} times, the last time because it {why}, and engine.vllm.max_restarts is "
+                    f"{most}. {self._end_of_log()}"
+                )
+                return
+            logger.warning("vLLM %s; starting it again (%d of at most %d times)", why, restarts, most)
+            try:
+                await self._bring_up()
+            except (EngineError, ValueError, OSError) as error:
+                self._gate.shut_for_good(f"vLLM {why}, and could not be started again: {error}")
+                return
+
+    async def _death(self) -> str:
+        """Wait until the server is dead or hangs, and say which."""
+        assert self._process is not None
+        ended = asyncio.ensure_future(self._process.wait())
+        last_well = time.monotonic()
+        try:
+            while True:
+                await asyncio.wait([ended], timeout=_LOOK_EVERY_S)
+                if ended.done():
+                    code = ended.result()
+                    return f"was killed by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
+                if await self.chat.is_well():
+                    last_well = time.monotonic()
+                elif time.monotonic() - last_well > _HUNG_AFTER_S:
+                    return f"did not answer for {_HUNG_AFTER_S:g} s"
+        finally:
+            ended.cancel()
+
+    def _start_failure(self) -> Exception:
+        """What can be said of a server that ended before it answered."""
+        log = self.log.read_text(errors="replace")
+        causes = [found for line in log.splitlines() for found in _CAUSE.findall(line)]
+        cause = next((cause for cause in reversed(causes) if not _SAYS_NOTHING.search(cause)), "it does not say why")
+        message = f"vLLM did not start: {cause[:500]}"
+        if _PORT_TAKEN in log.lower():
+            return ServerStartError(f"vLLM did not start: {_PORT_TAKEN}. {self._end_of_log()}")
+        if _OUT_OF_MEMORY.search(log):
+            message += "; lower engine.vllm.max_model_len or engine.vllm.gpu_memory_utilization, or free the GPU"
+            return ServerStartError(f"{message}. {self._end_of_log()}")
+        return ValueError(f"{message}. {self._end_of_log()}")
+
+    def _end_of_log(self) -> str:
+        try:
+            tail = self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+        except OSError:
+            tail = []
+        return "\n".join([f"The end of its log, {self.log}:", *tail])
+
+
+def _new_log() -> Path:
+    """A name for a log file, in a folder that keeps the newest ones."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    folder = state / "winnow" / "vllm"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in sorted(folder.glob("*.log"))[: -_MAX_LOGS + 1]:
+        old.unlink(missing_ok=True)
+    return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}.log"
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind((HOST, 0))
+        return int(listening.getsockname()[1])
