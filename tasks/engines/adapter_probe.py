@@ -86,7 +86,11 @@ def make_probe(model: ModelConfig, adapters: Mapping[str, Path]) -> Probe:
     base = logprobs(bare)
     with_adapter = {}
     for name, path in adapters.items():
-        adapted = PeftModel.from_pretrained(bare, path).eval()
+        try:
+            adapted = PeftModel.from_pretrained(bare, path).eval()
+        except (KeyError, TypeError, OSError, RuntimeError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"[:300]
+            raise ValueError(f"the adapter {name} in {path} does not load onto {model.path}: {why}") from error
         with_adapter[name] = logprobs(adapted)
         bare = adapted.unload()
     return Probe(ids, base, with_adapter)

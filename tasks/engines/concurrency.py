@@ -24,6 +24,8 @@ _CUT_EVERY_S = 1.0
 """A burst of refusals is one piece of news."""
 _CROWDED_SHARE = 0.1
 """More requests waiting in the server than this share of those that it works at: it has enough."""
+_CROWDED_LOOKS = 3
+"""If they do so at as many looks in a row: just after a burst they always do."""
 
 
 class Places:
@@ -47,6 +49,7 @@ class Places:
         self._good_rate = 0.0
         self._strikes = 0
         self._held = 0
+        self._crowded_looks = 0
         self._last_cut = -_CUT_EVERY_S
         self._start_window()
 
@@ -86,7 +89,10 @@ class Places:
 
     def crowded(self, running: int, waiting: int) -> None:
         """The server works at `running` requests, and `waiting` more wait in it or were set aside."""
-        if waiting > _CROWDED_SHARE * running and 0 < running < self.limit:
+        is_crowded = waiting > _CROWDED_SHARE * running and 0 < running < self.limit
+        self._crowded_looks = self._crowded_looks + 1 if is_crowded else 0
+        if self._crowded_looks >= _CROWDED_LOOKS:
+            self._crowded_looks = 0
             self._settle(running, "more only wait in the server")
 
     def _judge(self, rate: float) -> None:

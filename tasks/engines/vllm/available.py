@@ -19,6 +19,6 @@ def check_vllm(config: VllmConfig) -> None:
             raise ValueError("engine.vllm.image: docker is not here to run it; install it, or leave the image out")
     elif importlib.util.find_spec("vllm") is None:
         raise ValueError(
-            "engine.kind: vLLM is not installed in this environment; pip install 'winnow[vllm]', name an image by "
+            "engine.kind: vLLM is not installed in this environment; pip install -e '.[vllm]', name an image by "
             "engine.vllm.image, or a server that runs already by engine.base_url"
         )

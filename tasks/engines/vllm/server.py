@@ -40,7 +40,7 @@ _MAX_LOGS = 20
 _WATCHERS = 2
 """Connections beside those for replies."""
 _PORT_TAKEN = "address already in use"
-_CAUSE = re.compile(r"((?:[A-Za-z_.]*(?:Error|Exception)|AssertionError): .+)")
+_CAUSE = re.compile(r"\b(\w*(?:Error|Exception): .+(?:\n.*Value error, .+)?)")  # pydantic has it in the next line
 _SAYS_NOTHING = re.compile(
     r"Engine core initialization failed|Worker failed with error|EngineDeadError|WorkerProc init"
 )
@@ -175,8 +175,8 @@ class VllmServer:
     def _start_failure(self) -> Exception:
         """What can be said of a server that ended before it answered."""
         log = self.log.read_text(errors="replace")
-        causes = [found for line in log.splitlines() for found in _CAUSE.findall(line)]
-        cause = next((cause for cause in reversed(causes) if not _SAYS_NOTHING.search(cause)), "it does not say why")
+        causes = [cause for cause in _CAUSE.findall(log) if not _SAYS_NOTHING.search(cause)]
+        cause = " ".join(causes[-1].split()) if causes else "it does not say why"
         message = f"vLLM did not start: {cause[:500]}"
         if _PORT_TAKEN in log.lower():
             return ServerStartError(f"vLLM did not start: {_PORT_TAKEN}. {self._end_of_log()}")

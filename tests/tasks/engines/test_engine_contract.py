@@ -11,9 +11,12 @@ from tasks.engines.base import ChatRequest, Completion, Engine, EngineConfig, Mo
 from tasks.engines.in_process import InProcessEngine
 from tasks.engines.openai_http import OpenAIHttpEngine
 from tasks.engines.scripted import ScriptedEngine
+from tasks.engines.vllm.command import BASE_NAME
 from tasks.rollout.episode import Episode
+from tests.tasks.engines.conftest import KEY_ENV
 from tests.tasks.engines.fault_server import Body, FaultServer, answer
 from tests.tasks.engines.started import ask, play_with, request
+from tests.tasks.engines.vllm.serving import needs_vllm
 from tests.tasks.rollout.adding_game import AddingGame, PairGame
 from tests.tasks.rollout.playing import answer_or_not, plan, timeless
 
@@ -36,9 +39,13 @@ def serve(body: Body) -> Body:
     return answer(text, reason, usage={"prompt_tokens": 3, "completion_tokens": len(text)})
 
 
-@pytest.fixture(params=["scripted", "in_process", "openai_http"])
+@pytest.fixture(params=["scripted", "in_process", "openai_http", pytest.param("vllm", marks=needs_vllm)])
 def make_engine(request: pytest.FixtureRequest, tiny_model: Path) -> Iterator[MakeEngine]:
-    if request.param == "scripted":
+    if request.param == "vllm":
+        url = request.getfixturevalue("vllm_url")
+        hosted = EngineConfig.model_validate({"base_url": url, "model": BASE_NAME, "api_key_env": KEY_ENV})
+        yield lambda: OpenAIHttpEngine(hosted, ModelConfig(path="starter"))
+    elif request.param == "scripted":
         yield lambda: ScriptedEngine(script)
     elif request.param == "in_process":
         yield lambda: InProcessEngine(ModelConfig(path=str(tiny_model)), EngineConfig(kind="in_process"))
