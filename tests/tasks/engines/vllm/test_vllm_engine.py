@@ -168,6 +168,23 @@ def test_a_server_that_keeps_dying_ends_the_run_with_its_log(tmp_path: Path) -> 
         asyncio.run(run())
 
 
+def test_a_server_that_hangs_counts_as_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_server, "_HUNG_AFTER_S", 3.0)
+    monkeypatch.setattr(vllm_server, "_LOOK_EVERY_S", 0.5)
+    engine = engine_of(max_restarts=0)
+
+    async def run() -> None:
+        async with engine:
+            for pid in servers_below(engine._servers[0]._process._keeper.pid):
+                os.kill(pid, signal.SIGSTOP)
+            await engine.generate(request("What is 1 + 1?"))
+
+    before = family()
+    with pytest.raises(EngineError, match=r"vLLM died 1 times, .* did not answer for 3 s"):
+        asyncio.run(run())
+    assert family() <= before
+
+
 def test_an_adapter_is_proven_to_be_applied_and_its_replies_differ_from_the_bare_models(
     starter_adapter: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
