@@ -158,6 +158,7 @@ class Collection:
             env=config.env,
             sandbox=config.sandbox,
             model=_played_model(config.model, config.engine),
+            chat_template_args=config.model.chat_template_args,
             policies=config.policies,
             adapters={policy: adapter.sha256 for policy, adapter in self.adapters.items()},
             collect=config.collect,

@@ -209,6 +209,7 @@ def collection_identity(
     env: EnvConfig,
     sandbox: SandboxConfig,
     model: str,
+    chat_template_args: Mapping[str, Any],
     policies: Mapping[str, str],
     adapters: Mapping[str, str],
     collect: CollectConfig,
@@ -238,6 +239,8 @@ def collection_identity(
         "seed": collect.seed,
         "batch": collect.batch,
     }
+    if chat_template_args:  # what is not used leaves no trace, so that journals from before it was there stay valid
+        identity["chat_template_args"] = dict(chat_template_args)
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
 

@@ -20,12 +20,15 @@ from tasks.rollout.episode import EpisodeKey
 from tasks.rollout.plan import collection_identity, collection_key, episode_seed, make_plan
 from tests.tasks.rollout.adding_game import AddingGame, Sum, add_problems
 
+PARTS = ("problems", "model", "chat_template_args", "policies", "adapters")
+
 
 def key(env: dict[str, Any] | None = None, sandbox: dict[str, Any] | None = None, **collect: Any) -> str:
-    changed = {name: collect.pop(name) for name in ("problems", "model", "policies", "adapters") if name in collect}
+    changed = {name: collect.pop(name) for name in PARTS if name in collect}
     parts: dict[str, Any] = {
         "problems": add_problems(5),
         "model": "m",
+        "chat_template_args": {},
         "policies": {},
         "adapters": {},
     } | changed
@@ -88,6 +91,7 @@ def test_seeds_are_the_same_forever_and_differ_by_everything_that_names_a_reques
         {"seed": 1},
         {"batch": "2031-01-01"},
         {"model": "other"},
+        {"chat_template_args": {"enable_thinking": False}},
         {"policies": {"adder": "own"}},
         {"adapters": {"shared_model": "lora"}},
         {"problems": add_problems(6)},
