@@ -114,11 +114,10 @@ class Collection:
             "num_episodes": min(evaluate.num_problems, len(problems) - len(left_out)) * evaluate.rollouts_per_problem,
             "rollouts_per_problem": evaluate.rollouts_per_problem,
             "enough_successes": None,
-            "temperature": evaluate.temperature,
-            "seed": evaluate.seed,
             "batch": None,
         }
-        played = config.model_copy(update={"collect": config.collect.model_copy(update=changes)})
+        collect = config.collect.with_all_roles_at(evaluate.temperature, evaluate.seed).model_copy(update=changes)
+        played = config.model_copy(update={"collect": collect})
         return cls(played, problems, adapters, left_out)
 
     @cached_property

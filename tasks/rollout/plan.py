@@ -239,8 +239,11 @@ def collection_identity(
         "seed": collect.seed,
         "batch": collect.batch,
     }
-    if chat_template_args:  # what is not used leaves no trace, so that journals from before it was there stay valid
+    # What is not used leaves no trace, so that journals from before it was there stay valid.
+    if chat_template_args:
         identity["chat_template_args"] = dict(chat_template_args)
+    if by_role := collect.what_differs():
+        identity["sampling_by_role"] = by_role
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
 

@@ -223,11 +223,11 @@ async def _answer_all(asks: Sequence[Ask], key: EpisodeKey, stage: _Stage) -> li
 
 async def _answer(ask: Ask, key: EpisodeKey, stage: _Stage) -> Exchange:
     messages: list[Message] = [{"role": m["role"], "content": m["content"]} for m in ask.messages]
-    seed = episode_seed(stage.collect.sampling_seed, key, ask.role, ask.turn_idx)
+    seed = episode_seed(stage.collect.sampling_seed(ask.role), key, ask.role, ask.turn_idx)
     policy = stage.policies.get(ask.role, SHARED_POLICY)
     adapter = policy if policy in stage.adapters else None
     conversation = f"{key.problem_hash}/{key.rollout_idx}/{ask.role}"
-    request = ChatRequest(messages, stage.collect.sampling(), seed, adapter, conversation)
+    request = ChatRequest(messages, stage.collect.sampling(ask.role), seed, adapter, conversation)
     async with stage.free:
         completion = await _generate(request, stage)
     stage.progress.request_finished(completion)
