@@ -99,6 +99,12 @@ class EngineConfig(BaseModel):
         description="Seconds that one request may take before the run stops. openai_http tries again within them, and "
         "gives one attempt half of them.",
     )
+    episode_timeout_s: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds that one episode may take in all, from its first request on, without the time in which it "
+        "only waits for others to make place; then it ends as an error. Default: no limit.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -207,6 +207,7 @@ class Collection:
                         collect=config.collect,
                         max_concurrency=config.engine.max_concurrency,
                         timeout_s=config.engine.timeout_s,
+                        episode_timeout_s=config.engine.episode_timeout_s,
                         policies=config.policies,
                         adapters=frozenset(adapters),
                         progress=progress,

@@ -69,7 +69,11 @@ class CollectConfig(BaseModel):
         "temperature, top_p, top_k, min_p, max_tokens, stop and seed; what is not given is as for all.",
     )
     max_error_rate: float = Field(
-        0.05, ge=0, le=1, description="Share of episodes that may end in an error of the env before the run fails."
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of episodes that may end in an error of the env, or at engine.episode_timeout_s, before the "
+        "run fails.",
     )
     data_dir: Path | None = Field(None, description="Folder of data files and journals. Default: ./sft_data_<env>.")
     only_success: bool = Field(True, description="Keep only turns that succeeded; applied after playing.")

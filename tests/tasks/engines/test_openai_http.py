@@ -503,6 +503,20 @@ def test_a_server_that_stays_broken_stops_the_run_and_what_had_finished_is_kept(
     assert sorted(episode.key for episode in episodes) == sorted(slot.key for slot in slots)
 
 
+@pytest.mark.parametrize("fault", [stall, slow_drip])
+def test_an_episode_whose_reply_does_not_come_in_time_is_an_error_and_not_tried_again(
+    tmp_path: Path, fault: Fault
+) -> None:
+    began = time.monotonic()
+    with FaultServer(fault, reply=adding) as server:
+        engine = engine_at(server, timeout_s=30.0)
+        episodes = play_with(engine, plan(20), tmp_path, max_error_rate=0.1, episode_timeout_s=1.0)
+        assert len(server.chats) == 20
+    assert time.monotonic() - began < 10
+    assert [e.error.kind for e in episodes if e.error is not None] == ["EpisodeTimeout"]
+    assert sum(len(e.turns) for e in episodes) == 19
+
+
 def test_thoughts_are_in_the_journal_and_the_env_sees_the_text_alone(tmp_path: Path) -> None:
     with FaultServer(reply=lambda body: answer("1", reasoning_content="0 and 1 \ud800")) as server:
         (episode,) = play_with(engine_at(server), plan(1), tmp_path)
