@@ -6,13 +6,14 @@ import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     StringConstraints,
     ValidationError,
     field_validator,
@@ -86,10 +87,13 @@ class RunConfig(BaseModel):
         return collect
 
     @model_validator(mode="after")
-    def _policies_have_roles_that_play(self) -> Self:
+    def _roles_that_are_named_play(self) -> Self:
         roles = load_env_class(self.env.name).seats_for(self.env)
-        if unknown := sorted(set(self.policies) - set(roles)):
-            raise ValueError(f"policies: no role {unknown[0]!r} plays here; wanted {', '.join(roles)}")
+        for key, named in (("policies", self.policies), ("collect.by_role", self.collect.by_role)):
+            if unknown := sorted(set(named) - set(roles)):
+                near = difflib.get_close_matches(unknown[0], roles, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"{key}: no role {unknown[0]!r} plays here; wanted {', '.join(roles)}{hint}")
         return self
 
     @property
@@ -177,9 +181,40 @@ def known_keys(config_class: type[BaseModel] = RunConfig, prefix: str = "") -> d
     return keys
 
 
+def is_table(field: FieldInfo) -> bool:
+    """Whether a field holds keys of the user's choosing."""
+    return bool(_entry_types(field.annotation))
+
+
+def entry_model(field: FieldInfo) -> type[BaseModel] | None:
+    """What each entry of a table is, where that has keys of its own, as in `collect.by_role`."""
+    return next((t for t in _entry_types(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), None)
+
+
+def holds_json(field: FieldInfo) -> bool:
+    """Whether the entries of a table may be anything, and nobody here knows what: a text would stay a text."""
+    return JsonValue in _entry_types(field.annotation)
+
+
+def split_at_table(key: str) -> tuple[str, str, str]:
+    """The table that a dotted key lies in, the entry, and the key in that one; what is not there is empty."""
+    table = next((k for k, field in known_keys().items() if is_table(field) and f"{key}.".startswith(f"{k}.")), "")
+    entry, _, setting = key[len(table) + 1 :].partition(".") if table else ("", "", "")
+    return table, entry, setting
+
+
+def _entry_types(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is dict:
+        return [get_args(annotation)[1]]
+    return [entry for part in get_args(annotation) for entry in _entry_types(part)]
+
+
 def unknown_key(key: str, flag: str = "") -> str:
     """What to say of a key that is not there: it names the nearest one that is. `flag` is what stands before keys."""
-    keys = [*known_keys(), *RunConfig.model_fields]
+    table, entry, _ = split_at_table(key)
+    model = entry_model(known_keys()[table]) if table else None
+    of_entry = [f"{table}.{entry}.{name}" for name in model.model_fields] if model and entry else []
+    keys = [*of_entry, *known_keys(), *RunConfig.model_fields]
     by_last_part = {known.rpartition(".")[2]: known for known in reversed(keys)}
     near = difflib.get_close_matches(key, keys, n=1) or [
         by_last_part[part] for part in difflib.get_close_matches(key.rpartition(".")[2], by_last_part, n=1)

@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.config import RunConfig, known_keys
-from flows.settings import is_table
+from flows.config import RunConfig, entry_model, is_table, known_keys
 
 _BOUNDS = ((Ge, "ge", "at least"), (Gt, "gt", "more than"), (Le, "le", "at most"), (Lt, "lt", "less than"))
 _KINDS: dict[Any, str] = {str: "TEXT", int: "INT", float: "NUMBER", bool: "true|false", Path: "PATH"}
@@ -45,16 +44,21 @@ def _section_table(section: str, defaults: BaseModel) -> Table:
     table.add_column(ratio=1)
     for key, field in known_keys(type(defaults), f"{section}.").items():
         remarks = _remarks(field, attrgetter(key.removeprefix(f"{section}."))(defaults))
-        table.add_row(Text(f"--{key} {_kind(field.annotation)}"), Text(f"{field.description} {remarks}".strip()))
+        table.add_row(Text(f"--{key}{_what_to_type(field)}"), Text(f"{field.description} {remarks}".strip()))
     return table
 
 
+def _what_to_type(field: FieldInfo) -> str:
+    """What stands behind a key: ` INT`, `.KEY VALUE`."""
+    if is_table(field):
+        return ".KEY.KEY VALUE" if entry_model(field) else ".KEY VALUE"
+    return f" {_kind(field.annotation)}"
+
+
 def _kind(annotation: Any) -> str:
-    """A word for what to type: `INT`, `env|agent`, `TEXT,TEXT`."""
+    """A word for a value: `INT`, `env|agent`, `TEXT,TEXT`."""
     if get_origin(annotation) is Literal:
         return "|".join(str(choice) for choice in get_args(annotation))
-    if is_table(annotation):
-        return "KEY=VALUE"
     if get_origin(annotation) in (list, tuple):
         return f"{_kind(get_args(annotation)[0])},..."
     choices = [part for part in get_args(annotation) if part is not NoneType]

@@ -13,6 +13,7 @@ from flows.config import RunConfig
 from tasks.dataset.select import check_agent_ratios
 from tasks.engines import engine_kind
 from tasks.engines.base import ModelConfig
+from tasks.engines.chat_tokens import check_template_of
 from tasks.engines.model_files import model_fingerprint, resolve_model
 from tasks.engines.scripted import scripted_engine
 from tasks.engines.vllm.available import check_vllm
@@ -41,7 +42,7 @@ def check_playing(config: RunConfig) -> None:
     elif kind == "openai_http":
         _reach_server(config, {})
     else:
-        resolve_model(config.model)
+        _check_model(config.model)
         if kind == "vllm":
             check_vllm(config.engine.vllm)
 
@@ -70,7 +71,7 @@ def check_training(config: RunConfig) -> None:
             "load adapters (vLLM: --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True), or pass "
             "--evaluate.num_problems 0 and compare with flows.evaluate_only --engine.kind in_process"
         )
-    resolve_model(config.model)
+    _check_model(config.model)
     for folder in config.adapter_dirs.values():
         check_writable(folder)
     if len(config.adapter_dirs) > 1 and (config.output_dir / "training_args.bin").is_file():
@@ -107,6 +108,13 @@ def check_adapters(config: RunConfig) -> dict[str, Path]:
     if config.engine.kind == "openai_http":
         _reach_server(config, folders)
     return folders
+
+
+def _check_model(model: ModelConfig) -> None:
+    """See that the model is there, and that its chat template takes what it is to be told."""
+    resolve_model(model)
+    if model.chat_template_args:
+        check_template_of(model)
 
 
 def _reach_server(config: RunConfig, adapters: Mapping[str, Path]) -> None:

@@ -6,20 +6,27 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_origin
+from typing import Any, NoReturn, TypeVar
 
 import yaml
-from pydantic import ValidationError, create_model
+from pydantic import BaseModel, ValidationError, create_model
+from pydantic_core import from_json
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
-from flows.config import RunConfig, Tree, error_lines, known_keys, merged, unknown_key
+from flows.config import (
+    RunConfig,
+    Tree,
+    entry_model,
+    error_lines,
+    holds_json,
+    is_table,
+    known_keys,
+    merged,
+    split_at_table,
+    unknown_key,
+)
 
 Config = TypeVar("Config", bound=RunConfig)
-
-
-def is_table(annotation: object) -> bool:
-    """Whether a field holds keys of the user's choosing."""
-    return get_origin(annotation) is dict or any(is_table(part) for part in get_args(annotation))
 
 
 class ConfigError(ValueError):
@@ -56,42 +63,82 @@ def _split_off_config_file(arguments: Sequence[str]) -> tuple[list[Path], list[s
 
 
 def _read_flags(flags: Sequence[str]) -> Tree:
-    """Flags as a tree of their texts, parsed by pydantic-settings."""
-    spelled = _checked(flags)
+    """Flags as a tree of their texts."""
+    plain, of_entries = _checked(flags)
+    tree = _parsed(RunConfig, plain)
+    for (table, entry), own in of_entries.items():
+        model = entry_model(known_keys()[table])
+        assert model is not None
+        branch: Tree = {entry: _parsed(model, own)}
+        for section in reversed(table.split(".")):
+            branch = {section: branch}
+        tree = merged(tree, branch)
+    return tree
 
-    fields: dict[str, Any] = {name: (field.annotation, field) for name, field in RunConfig.model_fields.items()}
+
+def _parsed(config_class: type[BaseModel], flags: Sequence[str]) -> Tree:
+    """Flags of a class as a tree of their texts, parsed by pydantic-settings."""
+    fields: dict[str, Any] = {name: (field.annotation, field) for name, field in config_class.model_fields.items()}
     settings = create_model("Settings", __base__=BaseSettings, **fields)
     parser = _Parser(add_help=False, allow_abbrev=False)
     try:
-        return CliSettingsSource(settings, cli_parse_args=spelled, root_parser=parser, cli_parse_none_str="null")()
+        return CliSettingsSource(settings, cli_parse_args=list(flags), root_parser=parser, cli_parse_none_str="null")()
     except SettingsError as error:
         raise ConfigError(str(error.__cause__ or error)) from error
 
 
-def _checked(flags: Sequence[str]) -> list[str]:
-    """The flags, every one of them known; `--env.options.size 3` becomes `--env.options size=3`.
+def _checked(flags: Sequence[str]) -> tuple[list[str], dict[tuple[str, str], list[str]]]:
+    """The flags, every one of them known: those of the config, and those of each entry of a table of models.
+
+    `--env.options.size 3` becomes `--env.options {"size": "3"}` of the config, and `--collect.by_role.coder.top_k 3`
+    becomes `--top_k=3` of the entry `coder` of `collect.by_role`.
 
     Raises:
         ConfigError: a flag that does not exist (it names the nearest one that does), or a table without a key.
     """
     keys = known_keys()
-    spelled: list[str] = []
+    plain: list[str] = []
+    of_entries: dict[tuple[str, str], list[str]] = {}
     words = iter(flags)
     for word in words:
         key, equals, value = word.removeprefix("--").partition("=")
-        table, _, entry = key.rpartition(".")
-        if word.startswith("--") and key in keys and is_table(keys[key].annotation):
-            value = value if equals else next(words, "")
-            if "=" not in value and not value.startswith("{"):
-                raise ConfigError(f"--{key}: found {value!r}; wanted --{key}.KEY VALUE")
-            spelled += [f"--{key}", value]
-        elif not word.startswith("--") or key in keys:
-            spelled.append(word)
-        elif table in keys and is_table(keys[table].annotation):
-            spelled += [f"--{table}", json.dumps({entry: value if equals else next(words, "")})]
-        else:
+        if not word.startswith("--") or (key in keys and not is_table(keys[key])):
+            plain.append(word)
+            continue
+        table, entry, setting = split_at_table(key)
+        model = entry_model(keys[table]) if table else None
+        if not table or (setting and (model is None or setting not in model.model_fields)):
             raise ConfigError(unknown_key(key, flag="--"))
-    return spelled
+        text = value if equals else next(words, "")
+        if setting:
+            of_entries.setdefault((table, entry), []).append(f"--{setting}={text}")
+        else:
+            plain += [f"--{table}", _table_text(table, entry, text)]
+    return plain, of_entries
+
+
+def _table_text(table: str, entry: str, text: str) -> str:
+    """What is given for a table or for one of its entries, as pydantic-settings takes a table: mostly as JSON."""
+    field = known_keys()[table]
+    of_models = entry_model(field) is not None
+    if not entry and text.startswith("{"):
+        return text
+    if of_models or not (entry or "=" in text):
+        key = f"--{table}.{entry}" if entry else f"--{table}"
+        raise ConfigError(f"{key}: found {text!r}; wanted --{table}.{entry or 'KEY'}{'.KEY' * of_models} VALUE")
+    if not holds_json(field):
+        return json.dumps({entry: text}) if entry else text
+    if not entry:
+        entry, _, text = text.partition("=")
+    return json.dumps({entry: _json_or_text(text)})
+
+
+def _json_or_text(text: str) -> Any:
+    """`false` and `[1, 2]` are what they are in JSON, and `calm` is a text."""
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return text
 
 
 def _read_yaml(file: Path) -> Tree:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,12 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+_CHECK_MOOD = "{% if mood is defined and mood != 'calm' %}{{ raise_exception('mood is\\ncalm') }}{% endif %}"
+_NO_THOUGHTS = "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+THINKING_TEMPLATE = _CHECK_MOOD + CHAT_TEMPLATE.removesuffix("{% endif %}") + _NO_THOUGHTS + "{% endif %}"
+"""It takes two arguments: `enable_thinking`, as Qwen3's does, and a `mood` that it checks."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,5 +68,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         initializer_range=0.2,
     )
     Qwen3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def thinking_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a chat template that takes arguments."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "thinking"
+    shutil.copytree(tiny_model, folder)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = THINKING_TEMPLATE
     tokenizer.save_pretrained(folder)
     return folder

@@ -74,7 +74,8 @@ def make_probe(model: ModelConfig, adapters: Mapping[str, Path]) -> Probe:
     quiet_transformers()
     folder = resolve_model(model)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
-    ids = (prompt_token_ids(tokenizer, [_QUESTION]) + encode(tokenizer, _REPLY))[:_MAX_TOKENS]
+    asked = prompt_token_ids(tokenizer, [_QUESTION], model.chat_template_args)
+    ids = (asked + encode(tokenizer, _REPLY))[:_MAX_TOKENS]
     bare: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", trust_remote_code=model.trust_remote_code)
     bare.eval()
 

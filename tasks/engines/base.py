@@ -11,12 +11,20 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from tasks.engines.vllm.config import VllmConfig
 
 FinishReason = Literal["stop", "length"]
 """stop: the model ended its reply. length: it was cut off, at max_tokens or by whatever else."""
+
+
+_NOT_FOR_TEMPLATES = {
+    *("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt"),
+    *("continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict"),
+    *("return_assistant_tokens_mask", "tokenizer_kwargs", "processor_kwargs"),
+}
+"""What is not the user's to tell a chat template, or is taken by what renders it."""
 
 
 class Message(TypedDict):
@@ -36,11 +44,22 @@ class ModelConfig(BaseModel):
         description="A folder with a Hugging Face model, a hub name, or `starter` for the tiny included policy.",
     )
     trust_remote_code: bool = Field(False, description="Let the model's repository run its own Python code here.")
-    chat_template_args: dict[str, Any] = Field(
+    chat_template_args: dict[str, JsonValue] = Field(
         {},
         description="What the model's chat template is told besides the messages, in playing and training alike, e.g. "
-        "enable_thinking: false for Qwen3.",
+        "enable_thinking: false for Qwen3. A server must take chat_template_kwargs, as vLLM, SGLang and llama.cpp do.",
     )
+
+    @field_validator("chat_template_args")
+    @classmethod
+    def _template_is_told_only_what_it_asks_for(cls, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for name in arguments:
+            if name in _NOT_FOR_TEMPLATES:
+                raise ValueError(
+                    f"model.chat_template_args.{name}: this is set by what renders the prompts; leave it out, and give "
+                    "arguments of the model's own template, e.g. enable_thinking"
+                )
+        return arguments
 
 
 class EngineConfig(BaseModel):
@@ -79,6 +98,12 @@ class EngineConfig(BaseModel):
         gt=0,
         description="Seconds that one request may take before the run stops. openai_http tries again within them, and "
         "gives one attempt half of them.",
+    )
+    episode_timeout_s: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds that one episode may take in all, from its first request on, without the time in which it "
+        "only waits for others to make place; then it ends as an error. Default: no limit.",
     )
 
     @model_validator(mode="before")

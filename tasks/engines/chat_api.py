@@ -49,7 +49,15 @@ def listed_models(answer: Any) -> list[ListedModel]:
     return [ListedModel(row["id"], str(row.get("owned_by")), row.get("parent") is not None) for row in rows]
 
 
-def request_body(request: ChatRequest, model: str, limit_name: str, spell_out: bool) -> dict[str, Any]:
+def request_body(
+    request: ChatRequest,
+    model: str,
+    limit_name: str,
+    *,
+    spell_out: bool,
+    token_ids: bool,
+    template_args: Mapping[str, Any],
+) -> dict[str, Any]:
     """The body of a request.
 
     top_k and min_p are not OpenAI's, which refuses them, but vLLM's, SGLang's, llama.cpp's and Ollama's: they are sent
@@ -58,6 +66,8 @@ def request_body(request: ChatRequest, model: str, limit_name: str, spell_out: b
     Args:
         limit_name: what the server calls the most tokens of a reply, `max_tokens` or `max_completion_tokens`.
         spell_out: name also what is not wanted, because the server has defaults of its own.
+        token_ids: have the server tell the ids of prompt and reply, as vLLM does.
+        template_args: what the server's chat template is told besides the messages.
     """
     sampling = request.sampling
     body: dict[str, Any] = {
@@ -76,6 +86,10 @@ def request_body(request: ChatRequest, model: str, limit_name: str, spell_out: b
         body["min_p"] = sampling.min_p
     if sampling.stop:
         body["stop"] = list(sampling.stop)
+    if token_ids:
+        body["return_token_ids"] = True
+    if template_args:
+        body["chat_template_kwargs"] = dict(template_args)
     return body
 
 
@@ -121,6 +135,8 @@ def completion_of(answer: Any, messages: Sequence[Message]) -> Completion:
         prompt_tokens=_count(usage, "prompt_tokens", _prompt_estimate(messages)),
         completion_tokens=_count(usage, "completion_tokens", _estimate(text + (reasoning or ""))),
         reasoning=reasoning or None,
+        prompt_ids=_token_ids(answer.get("prompt_token_ids")),
+        reply_ids=_token_ids(choice.get("token_ids")),
     )
 
 
@@ -143,6 +159,11 @@ def _text(content: Any) -> str:
     if not isinstance(content, str):
         raise PassingFault(f"a reply whose content is {type(content).__name__}; wanted a text")
     return content
+
+
+def _token_ids(given: Any) -> list[int] | None:
+    """Token ids, where a server tells them."""
+    return given if isinstance(given, list) and all(type(token) is int for token in given) else None
 
 
 def _finish_reason(reason: Any) -> FinishReason:

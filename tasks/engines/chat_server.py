@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -53,11 +53,19 @@ class Load:
 class ChatServer:
     """One server, between `open` and `close`."""
 
-    def __init__(self, endpoint: HttpEndpoint, timeout_s: float, key_hint: str, gate: Gate | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: HttpEndpoint,
+        timeout_s: float,
+        key_hint: str,
+        template_args: Mapping[str, Any],
+        gate: Gate | None = None,
+    ) -> None:
         """
         Args:
             timeout_s: the most seconds for one reply, further attempts included.
             key_hint: what to say of the key when the server does not take it.
+            template_args: what its chat template is told besides the messages.
             gate: what requests for replies have to pass; nothing else does.
         """
         self.num_asked = 0
@@ -67,6 +75,7 @@ class ChatServer:
         self._limit_s = timeout_s
         self._timeout_s = timeout_s * (1 - _HEAD_START)
         self._key_hint = key_hint
+        self._template_args = template_args
         self._gate = gate
         self._limit_name = "max_tokens"
         self._spell_out = False
@@ -122,7 +131,14 @@ class ChatServer:
         """
         deadline = time.monotonic() + self._timeout_s
         limit_name = self._limit_name
-        body = request_body(request, model, limit_name, self._spell_out)
+        body = request_body(
+            request,
+            model,
+            limit_name,
+            spell_out=self._spell_out,
+            token_ids=self.is_vllm,
+            template_args=self._template_args,
+        )
         self.num_asked += 1
         try:
             while True:

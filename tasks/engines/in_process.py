@@ -187,7 +187,7 @@ class InProcessEngine(Engine):
         for job in jobs:
             sampling = job.request.sampling
             try:
-                prompt_ids = prompt_token_ids(policies.tokenizer, job.request.messages)
+                prompt_ids = prompt_token_ids(policies.tokenizer, job.request.messages, policies.template_args)
             except Exception as error:  # a chat template raises what it likes
                 job.fail(f"the model's chat template refused a request: {type(error).__name__}: {error}")
                 continue

@@ -70,7 +70,9 @@ class OpenAIHttpEngine(Engine):
             HttpEndpoint(url, key, config.max_concurrency, backoff or Backoff(), on_overload=self._overloaded)
             for url in config.base_urls
         ]
-        self._fleet = Fleet([ChatServer(endpoint, config.timeout_s, hint) for endpoint in endpoints])
+        self._fleet = Fleet(
+            [ChatServer(endpoint, config.timeout_s, hint, model.chat_template_args) for endpoint in endpoints]
+        )
 
     async def start(self) -> None:
         """Look at what the servers offer, and have them load the adapters that they do not.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tasks.engines.base import ModelConfig
-from tasks.engines.chat_tokens import stop_token_ids
+from tasks.engines.chat_tokens import check_template_args, stop_token_ids
 from tasks.engines.model_files import is_lora, resolve_model
 
 
@@ -47,8 +47,10 @@ class Policies:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=self._trust)
         if self.tokenizer.chat_template is None:
             raise ValueError(f"{folder} has no chat template, so chats cannot be put to it; give an instruct model")
+        self.template_args = model.chat_template_args
+        check_template_args(self.tokenizer, self.template_args)
         base = self._load(folder)
-        self.stop_ids = stop_token_ids(self.tokenizer, base.generation_config)
+        self.stop_ids = stop_token_ids(self.tokenizer, base.generation_config, self.template_args)
         self.context_tokens = int(base.config.get_text_config().max_position_embeddings)
         self._whole = {name: self._load(path) for name, path in adapters.items() if not is_lora(path)}
         self._peft_names = {name: f"adapter_{i}" for i, name in enumerate(n for n in adapters if is_lora(adapters[n]))}

@@ -114,11 +114,10 @@ class Collection:
             "num_episodes": min(evaluate.num_problems, len(problems) - len(left_out)) * evaluate.rollouts_per_problem,
             "rollouts_per_problem": evaluate.rollouts_per_problem,
             "enough_successes": None,
-            "temperature": evaluate.temperature,
-            "seed": evaluate.seed,
             "batch": None,
         }
-        played = config.model_copy(update={"collect": config.collect.model_copy(update=changes)})
+        collect = config.collect.with_all_roles_at(evaluate.temperature, evaluate.seed).model_copy(update=changes)
+        played = config.model_copy(update={"collect": collect})
         return cls(played, problems, adapters, left_out)
 
     @cached_property
@@ -158,6 +157,7 @@ class Collection:
             env=config.env,
             sandbox=config.sandbox,
             model=_played_model(config.model, config.engine),
+            chat_template_args=config.model.chat_template_args,
             policies=config.policies,
             adapters={policy: adapter.sha256 for policy, adapter in self.adapters.items()},
             collect=config.collect,
@@ -207,6 +207,7 @@ class Collection:
                         collect=config.collect,
                         max_concurrency=config.engine.max_concurrency,
                         timeout_s=config.engine.timeout_s,
+                        episode_timeout_s=config.engine.episode_timeout_s,
                         policies=config.policies,
                         adapters=frozenset(adapters),
                         progress=progress,

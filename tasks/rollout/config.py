@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from tasks.engines.base import Sampling
+
+Temperature = Annotated[float, Field(ge=0, le=5)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+TopK = Annotated[int, Field(ge=0)]
+MinP = Annotated[float, Field(ge=0, le=1)]
+MaxTokens = Annotated[int, Field(ge=1)]
+Stop = tuple[Annotated[str, StringConstraints(min_length=1)], ...]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class RoleSampling(BaseModel):
+    """How the replies of one role are drawn. What is not given is as for all roles."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: Temperature | None = Field(None, description="As collect.temperature, for this role.")
+    top_p: TopP | None = Field(None, description="As collect.top_p, for this role.")
+    top_k: TopK | None = Field(None, description="As collect.top_k, for this role.")
+    min_p: MinP | None = Field(None, description="As collect.min_p, for this role.")
+    max_tokens: MaxTokens | None = Field(None, description="As collect.max_tokens, for this role.")
+    stop: Stop | None = Field(None, description="As collect.stop, for this role.")
+    seed: Seed | None = Field(None, description="As collect.seed, for this role.")
 
 
 class CollectConfig(BaseModel):
@@ -24,27 +47,33 @@ class CollectConfig(BaseModel):
         description="Stop trying a problem that was solved this often, and spend what that saves on problems that were "
         "solved less often but at least once. Default: try all problems equally often.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the sampling. Another seed is another collection.")
+    seed: Seed = Field(0, description="Seed of the sampling. Another seed is another collection.")
     batch: str | None = Field(
         None, description="Names a fresh collection, e.g. a date. On a schedule: the scheduled date."
     )
-    temperature: float = Field(1.0, ge=0, le=5, description="Sampling temperature; 0 is greedy.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: smallest set of tokens with this probability.")
-    top_k: int = Field(
+    temperature: Temperature = Field(1.0, description="Sampling temperature; 0 is greedy.")
+    top_p: TopP = Field(1.0, description="Nucleus sampling: smallest set of tokens with this probability.")
+    top_k: TopK = Field(
         0,
-        ge=0,
         description="Sample among this many likeliest tokens; 0 is no limit. OpenAI's own API takes neither this nor "
         "min_p; vLLM, SGLang, llama.cpp and Ollama do.",
     )
-    min_p: float = Field(
-        0.0, ge=0, le=1, description="Leave out tokens with less than this share of the likeliest one's probability."
+    min_p: MinP = Field(
+        0.0, description="Leave out tokens with less than this share of the likeliest one's probability."
     )
-    stop: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(
-        (), description="Texts that end a reply, which then holds what stands before them."
+    stop: Stop = Field((), description="Texts that end a reply, which then holds what stands before them.")
+    max_tokens: MaxTokens = Field(512, description="Most tokens in one reply; a longer one is truncated and not kept.")
+    by_role: dict[str, RoleSampling] = Field(
+        {},
+        description="What is different for single roles, e.g. tool_generator: {temperature: 0.2}. For each role "
+        "temperature, top_p, top_k, min_p, max_tokens, stop and seed; what is not given is as for all.",
     )
-    max_tokens: int = Field(512, ge=1, description="Most tokens in one reply; a longer one is truncated and not kept.")
     max_error_rate: float = Field(
-        0.05, ge=0, le=1, description="Share of episodes that may end in an error of the env before the run fails."
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of episodes that may end in an error of the env, or at engine.episode_timeout_s, before the "
+        "run fails.",
     )
     data_dir: Path | None = Field(None, description="Folder of data files and journals. Default: ./sft_data_<env>.")
     only_success: bool = Field(True, description="Keep only turns that succeeded; applied after playing.")
@@ -87,13 +116,36 @@ class CollectConfig(BaseModel):
             )
         return self
 
-    @property
-    def sampling_seed(self) -> int:
-        """Seed of the replies: another batch draws other ones, else each night would repeat the first."""
+    def sampling_seed(self, role: str) -> int:
+        """Seed of a role's replies: another batch draws other ones, else each night would repeat the first."""
+        seed = self._seed_of(role)
         if self.batch is None:
-            return self.seed
-        return int.from_bytes(hashlib.sha256(f"{self.seed} {self.batch}".encode()).digest()[:6], "big")
+            return seed
+        return int.from_bytes(hashlib.sha256(f"{seed} {self.batch}".encode()).digest()[:6], "big")
 
-    def sampling(self) -> Sampling:
-        """How replies are drawn, for the engine."""
-        return Sampling(self.temperature, self.top_p, self.top_k, self.max_tokens, self.min_p, self.stop)
+    def sampling(self, role: str | None = None) -> Sampling:
+        """How the replies of a role are drawn, for the engine; without one, how all are that nothing is said of."""
+        sampling = Sampling(self.temperature, self.top_p, self.top_k, self.max_tokens, self.min_p, self.stop)
+        if role not in self.by_role:
+            return sampling
+        return replace(sampling, **self.by_role[role].model_dump(exclude={"seed"}, exclude_none=True))
+
+    def what_differs(self) -> dict[str, dict[str, Any]]:
+        """Of each role that is sampled in another way than the rest, what is different, as plain data."""
+        general = asdict(self.sampling()) | {"seed": self.seed}
+        of_roles = {role: asdict(self.sampling(role)) | {"seed": self._seed_of(role)} for role in self.by_role}
+        differing = {
+            role: {name: value for name, value in own.items() if value != general[name]}
+            for role, own in of_roles.items()
+        }
+        return {role: own for role, own in differing.items() if own}
+
+    def with_all_roles_at(self, temperature: float, seed: int) -> Self:
+        """The same with one temperature and seed for all roles."""
+        changes = {"temperature": temperature, "seed": seed}
+        by_role = {role: own.model_copy(update=dict.fromkeys(changes)) for role, own in self.by_role.items()}
+        return self.model_copy(update={**changes, "by_role": by_role})
+
+    def _seed_of(self, role: str) -> int:
+        own = self.by_role.get(role)
+        return self.seed if own is None or own.seed is None else own.seed

@@ -46,15 +46,15 @@ class Turn(BaseModel):
 
 
 class EpisodeError(BaseModel):
-    """An exception that ended an episode: the env's bug, never the model's fault or the infrastructure's."""
+    """What ended an episode: the env's bug or its time, never a bad reply or the infrastructure's fault."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str
-    """The exception's class name; EnvTimeout if the env was not back in time."""
+    """The exception's class name; EnvTimeout: the env was not back in time; EpisodeTimeout: the whole took too long."""
     message: str
     traceback: str
-    """For EnvTimeout, where the env was at the time."""
+    """For EnvTimeout, where the env was at the time; for EpisodeTimeout, nothing."""
 
 
 class Episode(BaseModel):

@@ -209,6 +209,7 @@ def collection_identity(
     env: EnvConfig,
     sandbox: SandboxConfig,
     model: str,
+    chat_template_args: Mapping[str, Any],
     policies: Mapping[str, str],
     adapters: Mapping[str, str],
     collect: CollectConfig,
@@ -238,6 +239,11 @@ def collection_identity(
         "seed": collect.seed,
         "batch": collect.batch,
     }
+    # What is not used leaves no trace, so that journals from before it was there stay valid.
+    if chat_template_args:
+        identity["chat_template_args"] = dict(chat_template_args)
+    if by_role := collect.what_differs():
+        identity["sampling_by_role"] = by_role
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
 

@@ -4,8 +4,8 @@ In come slots of a plan, out go episodes in the journal. Every live episode is a
 replies are there: no waves. What an env does itself is run in threads; see `game.py`.
 
 Three kinds of faults are kept apart: a bad reply is the env's business and ends in its verdict; an env that raises, or
-does not come back, ends in the episode's error; a fault of the engine or the sandbox stops the run, and a later run
-resumes it.
+does not come back, or an episode that takes too long, ends in the episode's error; a fault of the engine or the sandbox
+stops the run, and a later run resumes it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -28,6 +28,7 @@ from tasks.engines.base import ChatRequest, Completion, Engine, EngineError
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.env_threads import EnvThreads
 from tasks.rollout.episode import SHARED_POLICY, Episode, EpisodeError, EpisodeKey
+from tasks.rollout.episode_clock import EpisodeClock, EpisodeTimeout
 from tasks.rollout.game import EnvFault, Exchange, Game
 from tasks.rollout.journal import Journal
 from tasks.rollout.plan import Slot, episode_seed
@@ -66,6 +67,7 @@ async def play_owed(
     collect: CollectConfig,
     max_concurrency: int,
     timeout_s: float,
+    episode_timeout_s: float | None = None,
     policies: Mapping[str, str] = ALL_SHARED,
     adapters: Collection[str] = (),
     progress: Progress | None = None,
@@ -76,7 +78,7 @@ async def play_owed(
     most, and too many errors are as many as would be too many of that.
 
     `policies` and `adapters` say who answers: see `play_episode`. `timeout_s` bounds one request, once the engine has
-    it.
+    it, and `episode_timeout_s` one episode, from its first request on.
 
     Raises:
         EngineError, ServiceError: the infrastructure failed. What had finished is in the journal.
@@ -99,6 +101,7 @@ async def play_owed(
         policies=policies,
         adapters=adapters,
         timeout_s=timeout_s,
+        episode_timeout_s=episode_timeout_s,
         progress=progress,
         free=engine.places(max_concurrency),
     )
@@ -131,11 +134,13 @@ async def play_episode(
     policies: Mapping[str, str] = ALL_SHARED,
     adapters: Collection[str] = (),
     timeout_s: float = 600.0,
+    episode_timeout_s: float | None = None,
     progress: Progress | None = None,
     free: AbstractAsyncContextManager[Any] | None = None,
     threads: EnvThreads | None = None,
 ) -> Episode:
-    """Play one episode, without a journal. What goes wrong in the env becomes the episode's `error`.
+    """Play one episode, without a journal. What goes wrong in the env becomes the episode's `error`, and so does an end
+    that does not come within `episode_timeout_s`.
 
     `policies` names the policy of each role; a role that it does not name is played by `SHARED_POLICY`. A policy in
     `adapters` is answered by the engine's adapter of that name, any other by the bare model.
@@ -158,6 +163,7 @@ async def play_episode(
             policies=policies,
             adapters=adapters,
             timeout_s=timeout_s,
+            episode_timeout_s=episode_timeout_s,
             progress=progress or Silent(),
             free=free or nullcontext(),
             threads=threads,
@@ -177,6 +183,7 @@ class _Stage:
     policies: Mapping[str, str]
     adapters: Collection[str]
     timeout_s: float
+    episode_timeout_s: float | None
     progress: Progress
     free: AbstractAsyncContextManager[Any]
     threads: EnvThreads
@@ -186,13 +193,21 @@ async def _play(slot: Slot, stage: _Stage) -> Episode:
     started = time.monotonic()
     game = Game(slot.problem, stage.env_class, stage.env_config, stage.sandbox, stage.threads)
     error = None
+    clock: AbstractAsyncContextManager[Any] = nullcontext()
+    if stage.episode_timeout_s is not None:
+        clock = EpisodeClock(stage.episode_timeout_s, stage.free)
+        stage = replace(stage, free=clock.places)
     try:
-        asks = await game.begin()
-        while asks:
-            asks = await game.go_on(await _answer_all(asks, slot.key, stage))
-        outcome = game.outcome
+        async with clock:
+            asks = await game.begin()
+            while asks:
+                asks = await game.go_on(await _answer_all(asks, slot.key, stage))
+            outcome = game.outcome
     except EnvFault as fault:
         outcome, error = game.broken_off(), fault.as_error()
+    except EpisodeTimeout as timeout:
+        outcome = game.broken_off()
+        error = EpisodeError(kind=type(timeout).__name__, message=str(timeout), traceback="")
     finally:
         await game.close()
     return Episode(
@@ -223,11 +238,11 @@ async def _answer_all(asks: Sequence[Ask], key: EpisodeKey, stage: _Stage) -> li
 
 async def _answer(ask: Ask, key: EpisodeKey, stage: _Stage) -> Exchange:
     messages: list[Message] = [{"role": m["role"], "content": m["content"]} for m in ask.messages]
-    seed = episode_seed(stage.collect.sampling_seed, key, ask.role, ask.turn_idx)
+    seed = episode_seed(stage.collect.sampling_seed(ask.role), key, ask.role, ask.turn_idx)
     policy = stage.policies.get(ask.role, SHARED_POLICY)
     adapter = policy if policy in stage.adapters else None
     conversation = f"{key.problem_hash}/{key.rollout_idx}/{ask.role}"
-    request = ChatRequest(messages, stage.collect.sampling(), seed, adapter, conversation)
+    request = ChatRequest(messages, stage.collect.sampling(ask.role), seed, adapter, conversation)
     async with stage.free:
         completion = await _generate(request, stage)
     stage.progress.request_finished(completion)
@@ -292,7 +307,7 @@ class _ErrorBudget:
         [(kind, count)] = Counter(error.kind for _, error in errors).most_common(1)
         line, first = next((line, error) for line, error in errors if error.kind == kind)
         raise TooManyErrors(
-            f"{len(errors)} of {self._num_planned} episodes ended in an error of the env, more than "
+            f"{len(errors)} of {self._num_planned} episodes ended in an error, more than "
             f"collect.max_error_rate {self._max_error_rate:g} allows. Most are {kind} ({count}): "
             f"{first.message[:300]!r}, first at {self._journal.path}:{line}. Fix the env, and the same command plays "
             "anew; if the fault lay elsewhere, remove those lines and run it again."

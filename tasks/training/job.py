@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from tasks.training.config import TrainConfig
 
@@ -31,6 +31,8 @@ class Job(BaseModel):
     model_name: str
     """What the adapter's files call the base model: a hub name or an absolute folder."""
     trust_remote_code: bool
+    chat_template_args: dict[str, JsonValue]
+    """What the chat template is told when prompts are rendered, as it was in playing."""
     config: TrainConfig
     output_dir: Path
     work_dir: Path

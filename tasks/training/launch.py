@@ -58,6 +58,8 @@ def train_key(data: Sequence[Path], model: ModelConfig, config: TrainConfig) -> 
         "model": model_fingerprint(model),
         "config": config.model_dump(mode="json", exclude={"data_path", "output_dir"}),
     }
+    if model.chat_template_args:
+        identity["chat_template_args"] = model.chat_template_args
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -120,6 +122,7 @@ def train_adapter(
             model_folder=model_folder,
             model_name=str(model_folder) if is_folder else model.path,
             trust_remote_code=model.trust_remote_code,
+            chat_template_args=model.chat_template_args,
             config=config,
             output_dir=output_dir,
             work_dir=work_dir,

@@ -61,6 +61,7 @@ def run_job(job: Job) -> Outcome:
     import torch
 
     from tasks.dataset.rows import DataFileError
+    from tasks.engines.chat_tokens import TemplateArgsError
     from tasks.training.publish import UnusableWeightsError
     from tasks.training.tokenise import NothingToTrainError
 
@@ -68,7 +69,7 @@ def run_job(job: Job) -> Outcome:
         return Outcome(kind="done", counts=_train(job))
     except torch.OutOfMemoryError:
         return Outcome(kind="out_of_memory")
-    except (DataFileError, NothingToTrainError) as error:
+    except (DataFileError, NothingToTrainError, TemplateArgsError) as error:
         return Outcome(kind="refused", message=str(error))
     except UnusableWeightsError as error:
         return Outcome(kind="failed", message=str(error))
@@ -78,6 +79,7 @@ def _train(job: Job) -> TrainCounts:
     from transformers import AutoTokenizer
 
     from tasks.dataset.checks import check_records
+    from tasks.engines.chat_tokens import check_template_args
     from tasks.engines.policies import quiet_transformers
     from tasks.training.publish import publish_model
     from tasks.training.tokenise import tokenise
@@ -85,7 +87,8 @@ def _train(job: Job) -> TrainCounts:
 
     quiet_transformers()
     tokenizer = AutoTokenizer.from_pretrained(job.model_folder, trust_remote_code=job.trust_remote_code)
-    rows = tokenise(check_records(job.data).records, tokenizer, job.config.max_length)
+    check_template_args(tokenizer, job.chat_template_args)
+    rows = tokenise(check_records(job.data).records, tokenizer, job.config.max_length, job.chat_template_args)
     trainer = make_trainer(job, tokenizer, rows)
     trainer.train(resume_from_checkpoint=last_checkpoint(job.work_dir / CHECKPOINTS))
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]

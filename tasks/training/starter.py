@@ -210,7 +210,7 @@ class Row:
 def tokenise(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> list[Row]:
     rows = []
     for example in examples:
-        prompt = prompt_token_ids(tokenizer, example.messages)
+        prompt = prompt_token_ids(tokenizer, example.messages, {})
         reply = encode(tokenizer, example.reply + END_OF_TURN)
         rows.append(Row(example.env_name, prompt + reply, len(prompt)))
     return rows

@@ -33,3 +33,13 @@ def test_a_deployments_parameters_fit_its_flow() -> None:
 
     for deployment in read_deployments():
         RunConfig.model_validate(deployment.parameters.get("config", {}))
+
+
+def test_the_form_of_a_deployment_knows_the_sampling_of_a_role() -> None:
+    from flows.collect_only import collect_only
+
+    definitions = collect_only.parameters.model_dump()["definitions"]
+    assert definitions["CollectConfig"]["properties"]["by_role"]["additionalProperties"]["$ref"].endswith(
+        "RoleSampling"
+    )
+    assert {"temperature", "stop", "seed"} < set(definitions["RoleSampling"]["properties"])

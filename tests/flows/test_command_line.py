@@ -35,6 +35,12 @@ def test_help_shows_the_flows_own_defaults() -> None:
     assert "[Qwen/Qwen3-1.7B]" in command("collect_only", "--help").stdout
 
 
+def test_help_tells_how_a_table_is_typed() -> None:
+    page = command("collect_only", "--help").stdout
+    assert "--collect.by_role.KEY.KEY VALUE" in page
+    assert "--collect.agent_ratios.KEY VALUE" in page
+
+
 def test_help_and_mistakes_do_not_wait_for_heavy_imports() -> None:
     program = (
         "import sys, runpy; sys.argv = ['x', {!r}]\n"

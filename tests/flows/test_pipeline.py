@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from flows.collect_only import collect_only
 from flows.evaluate_only import evaluate_only
 from flows.train_only import train_only
 from tasks.dataset.checks import NothingToTrainOnError
+from tasks.engines.base import Sampling
 from tasks.training.launch import TrainingError, TrainingRefusedError
 
 MODEL_FILES = {
@@ -92,6 +94,25 @@ def test_what_changes_an_episode_plays_all_again(
     collect_only(make_config())
     assert not collect_only(make_config(**sections)).cached
     assert len(played) == 24
+
+
+def test_a_role_is_sampled_as_it_is_told_and_no_other_is(run_folder: Path, make_config: Any, played: list[Any]) -> None:
+    def collect(**of_tools: Any) -> list[Sampling]:
+        """How the replies of a collection were drawn."""
+        played.clear()
+        by_role = {"tool_generator": of_tools} if of_tools else {}
+        collect_only(make_config(env={"roles": None}, collect={"by_role": by_role, "num_episodes": 4}))
+        return [request.sampling for request in played]
+
+    general = Sampling(max_tokens=32)
+    assert set(collect()) == {general}
+    told = Sampling(temperature=0.2, max_tokens=9, stop=("</a>",))
+    sampled = collect(temperature=0.2, max_tokens=9, stop=["</a>"])
+    assert Counter(sampled) == {general: len(sampled) // 2, told: len(sampled) // 2}
+    asked = {"".join(m["content"] for m in r.messages): r.sampling for r in played}
+    assert {sampling for prompt, sampling in asked.items() if "python" in prompt.lower()} == {told}
+    assert not collect(temperature=0.2, max_tokens=9, stop=["</a>"])
+    assert collect(temperature=0.3)
 
 
 def test_more_episodes_play_only_the_difference(run_folder: Path, make_config: Any, played: list[Any]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flows.config import QuickTestConfig, RunConfig
 from flows.model_at_hand import with_model_at_hand
-from flows.preflight import check_adapters
+from flows.preflight import check_adapters, check_collecting, check_training
 from flows.settings import read_config
 
 DEFAULT_MODEL = "Qwen/Qwen3-1.7B"
@@ -74,3 +75,14 @@ def test_an_adapter_of_another_model_is_refused_with_the_model_to_pass(tiny_mode
 def test_an_adapter_of_the_model_passes_wherever_the_model_was(tiny_model: Path, tmp_path: Path, base: str) -> None:
     adapter = adapter_of(base.format(model=tiny_model), tmp_path / "adapter")
     assert check_adapters(evaluation(str(tiny_model), adapter)) == {"shared_model": adapter}
+
+
+@pytest.mark.parametrize("check", [check_collecting, check_training])
+def test_a_template_argument_that_the_model_does_not_take_fails_before_anything_else(
+    check: Callable[[RunConfig], None], thinking_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ["--env.name", "math_env", "--model.path", str(thinking_model), "--model.chat_template_args.mood"]
+    check(read_config(RunConfig, [*flags, "calm"]))
+    with pytest.raises(ValueError, match="refuses mood='bold': TemplateError: mood is calm"):
+        check(read_config(RunConfig, [*flags, "bold"]))

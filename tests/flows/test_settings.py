@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from flows.config import QuickTestConfig, RunConfig, known_keys
 from flows.settings import ConfigError, read_config
+from tasks.rollout.config import RoleSampling
 
 
 def refusal(*arguments: str) -> str:
@@ -83,8 +85,36 @@ def test_an_option_of_an_env_may_hold_any_text(tmp_path: Path, monkeypatch: pyte
     assert read_config(RunConfig, flags).env.options == {"note": value}
 
 
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [("false", False), ("3", 3), ("calm", "calm"), ("[1, 2]", [1, 2]), ('{"a": null}', {"a": None}), ('"3"', "3")],
+)
+def test_a_template_argument_is_json_where_it_can_be(tmp_path: Path, value: str, found: Any) -> None:
+    for flags in (["--model.chat_template_args.x", value], ["--model.chat_template_args", f"x={value}"]):
+        assert read_config(RunConfig, flags).model.chat_template_args == {"x": found}
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({"model": {"chat_template_args": {"x": found, "y": 1}}}))
+    flags = ["--config", str(file), "--model.chat_template_args.y", "true"]
+    assert read_config(RunConfig, flags).model.chat_template_args == {"x": found, "y": True}
+
+
+def test_sampling_is_given_by_role_and_flags_stand_above_the_file_there_too(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "env: {name: math_env}\n"
+        "collect: {by_role: {tool_generator: {temperature: 0.9, top_k: 7}, reasoning_generator: {seed: 3}}}\n"
+    )
+    line = "--collect.by_role.tool_generator.temperature 0.2 --collect.by_role.tool_generator.stop </a>,b"
+    by_role = read_config(RunConfig, ["--config", str(file), *line.split()]).collect.by_role
+    assert by_role == {
+        "tool_generator": RoleSampling(temperature=0.2, top_k=7, stop=("</a>", "b")),
+        "reasoning_generator": RoleSampling(seed=3),
+    }
+
+
 def test_a_saved_config_reads_back_as_the_same_run(tmp_path: Path) -> None:
-    config = read_config(RunConfig, ["--env.name", "math_env", "--collect.top_p", "0.9"])
+    line = "--env.name math_env --collect.top_p 0.9 --collect.by_role.tool_generator.max_tokens 9"
+    config = read_config(RunConfig, [*line.split(), "--model.chat_template_args.enable_thinking", "false"])
     config.save(tmp_path / "saved.yaml")
     again = read_config(RunConfig, ["--config", str(tmp_path / "saved.yaml")])
     assert again.resolved() == config.resolved()
@@ -103,6 +133,19 @@ def test_a_saved_config_reads_back_as_the_same_run(tmp_path: Path) -> None:
         ("--env.name mth_env", "no environment 'mth_env'. Did you mean math_env? Known: code_env, "),
         ("--env.roles nobody", "env.roles: code_env cannot be played by ['nobody']"),
         ("--env.options.colour red", "unknown key env.options.colour"),
+        ("--collect.by_role.coder 3", "found '3'; wanted --collect.by_role.coder.KEY VALUE"),
+        ("--collect.by_role coder=3", "found 'coder=3'; wanted --collect.by_role.KEY.KEY VALUE"),
+        (
+            "--collect.by_role.coder.temprature 1",
+            "unknown flag --collect.by_role.coder.temprature; did you mean --collect.by_role.coder.temperature?",
+        ),
+        ("--collect.by_role.code_generator.top_p 2", "collect.by_role.code_generator.top_p: found '2', but it should"),
+        (
+            "--collect.by_role.code_generater.top_p 1",
+            "collect.by_role: no role 'code_generater' plays here; wanted code_generator, test_generator; did you mean "
+            "code_generator?",
+        ),
+        ("--policies.code_generator.x coder", "unknown flag --policies.code_generator.x"),
         ("--config nowhere.yaml", "no file nowhere.yaml"),
         ("500", "unrecognized arguments: 500"),
     ],
@@ -119,6 +162,12 @@ def test_a_wrong_flag_is_told_in_one_line(line: str, said: str) -> None:
         ("colect: {num_episodes: 1}\n", "unknown key colect; did you mean collect?"),
         ("collect: {batch: \x01}\n", "run.yaml: not YAML"),
         ("collect: {agent_ratios: {code_generator: .nan}}\n", "collect.agent_ratios.code_generator: found nan"),
+        (
+            "collect: {by_role: {code_generator: {topp: 1}}}\n",
+            "unknown key collect.by_role.code_generator.topp; did you mean collect.by_role.code_generator.top_p?",
+        ),
+        ("collect: {by_role: {code_generator: 3}}\n", "collect.by_role.code_generator: found 3, but it should be"),
+        ("collect: {by_role: {nobody: {top_p: 1}}}\n", "collect.by_role: no role 'nobody' plays here; wanted code_"),
         ("- collect\n", "found a list; wanted sections"),
         ("train: {learning_rate: 5}\n", "train.learning_rate: found 5, but it should be less than or equal to 1"),
     ],

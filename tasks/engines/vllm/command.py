@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tasks.engines.vllm.config import VllmConfig
 
@@ -37,6 +38,8 @@ class ServerSpec:
     memory_share: float = 1.0
     """Of what the config allows, where several servers share the GPUs."""
     trust_remote_code: bool = False
+    chat_template_args: Mapping[str, Any] = field(default_factory=dict)
+    """What the model's chat template is told with each request."""
 
 
 def server_command(spec: ServerSpec, config: VllmConfig, port: int) -> list[str]:

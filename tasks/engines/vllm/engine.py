@@ -69,7 +69,14 @@ class VllmEngine(Engine):
         self._used_before = await asyncio.to_thread(used_memory, gpus)
         for name, model in models.items():
             for group in _groups(gpus, self._config.vllm.tensor_parallel):
-                spec = ServerSpec(model.folder, model.lora, group, 1 / len(models), self._model.trust_remote_code)
+                spec = ServerSpec(
+                    model.folder,
+                    model.lora,
+                    group,
+                    1 / len(models),
+                    self._model.trust_remote_code,
+                    self._model.chat_template_args,
+                )
                 server = VllmServer(spec, self._config, self._overloaded, partial(self._prove, model.lora))
                 self._servers.append(server)
                 self._by_model.setdefault(name, []).append(server.chat)

@@ -68,7 +68,9 @@ class VllmServer:
         self._key = secrets.token_urlsafe(32)
         self._gate = Gate()
         self._endpoint = HttpEndpoint("", self._key, config.max_concurrency + _WATCHERS, Backoff(), on_overload)
-        self.chat = ChatServer(self._endpoint, config.timeout_s, "it was made for this run", self._gate)
+        self.chat = ChatServer(
+            self._endpoint, config.timeout_s, "it was made for this run", spec.chat_template_args, self._gate
+        )
         self._process: KeptProcess | None = None
         self._watch: asyncio.Task[None] | None = None
         self.log = _new_log()

@@ -33,7 +33,13 @@ def ask(engine: Engine, *requests: ChatRequest) -> list[Completion]:
 
 
 def play_with(
-    engine: Engine, slots: Sequence[Slot], folder: Path, env_class: type[Env] = AddingGame, max_tokens: int = 24
+    engine: Engine,
+    slots: Sequence[Slot],
+    folder: Path,
+    env_class: type[Env] = AddingGame,
+    max_tokens: int = 24,
+    max_error_rate: float = 0.05,
+    episode_timeout_s: float | None = None,
 ) -> list[Episode]:
     """Play what the journal in a folder does not hold, and read all that it holds then."""
 
@@ -46,9 +52,10 @@ def play_with(
                 sandbox=NoSandbox(),
                 engine=engine,
                 journal=journal,
-                collect=CollectConfig(max_tokens=max_tokens),
+                collect=CollectConfig(max_tokens=max_tokens, max_error_rate=max_error_rate),
                 max_concurrency=16,
                 timeout_s=30.0,
+                episode_timeout_s=episode_timeout_s,
             )
 
     with Journal.open(folder, {"env": {"name": "adding"}}) as journal:

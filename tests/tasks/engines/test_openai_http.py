@@ -343,6 +343,20 @@ def test_a_server_that_has_defaults_from_the_model_is_told_that_they_are_not_wan
         assert (full["top_k"], full["min_p"], full["repetition_penalty"]) == (20, 0.1, 1.0)
 
 
+def test_the_servers_chat_template_is_told_what_the_config_says() -> None:
+    with FaultServer() as server:
+        model = ModelConfig(path="/nowhere", chat_template_args={"enable_thinking": False})
+        ask(open_engine(model, EngineConfig.model_validate({"base_url": server.url})), request())
+        assert server.chats[0].body["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize(("owner", "asked"), [("vllm", True), ("sglang", None), ("somebody", None)])
+def test_only_a_server_that_can_tell_token_ids_is_asked_for_them(owner: str, asked: bool | None) -> None:
+    with FaultServer(models=[{**MODEL, "owned_by": owner}]) as server:
+        ask(engine_at(server), request())
+        assert server.chats[0].body.get("return_token_ids") is asked
+
+
 def test_a_model_that_wants_the_limit_by_its_newer_name_gets_it() -> None:
     words = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
     with FaultServer(fails(400, words, param="max_tokens")) as server:
@@ -423,6 +437,26 @@ def test_tokens_are_counted_as_the_server_does_and_estimated_where_it_does_not()
         assert (estimated.prompt_tokens, estimated.completion_tokens) == (2, 4)
 
 
+def with_ids(prompt: Any, reply: Any) -> Body:
+    """An answer with token ids as vLLM has them."""
+    body = answer("1")
+    body["choices"][0]["token_ids"] = reply
+    return {**body, "prompt_token_ids": prompt}
+
+
+def test_token_ids_are_kept_as_the_server_tells_them() -> None:
+    told = reply_to(with_ids([1, 2, 3], [7, 2]))
+    assert (told.prompt_ids, told.reply_ids) == ([1, 2, 3], [7, 2])
+    assert reply_to(with_ids([1], [])).reply_ids == []
+
+
+@pytest.mark.parametrize("ids", [None, "1 2", {"ids": [1]}, [1, "2"], [1, None], [True], [1.0]])
+def test_what_is_no_list_of_token_ids_is_none(ids: Any) -> None:
+    told = reply_to(with_ids(ids, ids))
+    assert (told.text, told.prompt_ids, told.reply_ids) == ("1", None, None)
+    assert reply_to(answer("1")).prompt_ids is None
+
+
 # Together with the rollout loop
 
 
@@ -469,12 +503,32 @@ def test_a_server_that_stays_broken_stops_the_run_and_what_had_finished_is_kept(
     assert sorted(episode.key for episode in episodes) == sorted(slot.key for slot in slots)
 
 
+@pytest.mark.parametrize("fault", [stall, slow_drip])
+def test_an_episode_whose_reply_does_not_come_in_time_is_an_error_and_not_tried_again(
+    tmp_path: Path, fault: Fault
+) -> None:
+    began = time.monotonic()
+    with FaultServer(fault, reply=adding) as server:
+        engine = engine_at(server, timeout_s=30.0)
+        episodes = play_with(engine, plan(20), tmp_path, max_error_rate=0.1, episode_timeout_s=1.0)
+        assert len(server.chats) == 20
+    assert time.monotonic() - began < 10
+    assert [e.error.kind for e in episodes if e.error is not None] == ["EpisodeTimeout"]
+    assert sum(len(e.turns) for e in episodes) == 19
+
+
 def test_thoughts_are_in_the_journal_and_the_env_sees_the_text_alone(tmp_path: Path) -> None:
     with FaultServer(reply=lambda body: answer("1", reasoning_content="0 and 1 \ud800")) as server:
         (episode,) = play_with(engine_at(server), plan(1), tmp_path)
     assert episode.success
     assert (episode.turns[0].reply, episode.turns[0].reasoning) == ("1", "0 and 1 ?")
     assert json.loads(episode.model_dump_json())["turns"][0]["reasoning"] == "0 and 1 ?"
+
+
+def test_token_ids_are_in_the_journal(tmp_path: Path) -> None:
+    with FaultServer(reply=lambda body: with_ids([5, 6], [7, 2])) as server:
+        (episode,) = play_with(engine_at(server), plan(1), tmp_path)
+    assert (episode.turns[0].prompt_ids, episode.turns[0].reply_ids) == ([5, 6], [7, 2])
 
 
 def test_connections_are_used_again(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from envs.base import EnvConfig
 from envs.sandbox.base import SandboxConfig
-from tasks.engines.base import EngineConfig, ModelConfig
+from tasks.engines.base import EngineConfig, ModelConfig, Sampling
+from tasks.evaluation.config import EvaluateConfig
 from tasks.rollout.collection import Collection, PlayConfig
-from tasks.rollout.config import CollectConfig
+from tasks.rollout.config import CollectConfig, RoleSampling
 from tasks.rollout.episode import EpisodeKey
 from tasks.rollout.journal import Journal
 from tasks.rollout.plan import due_slots
@@ -69,3 +70,19 @@ def test_a_slot_tells_where_its_problem_stands_in_the_whole_set(tmp_path: Path, 
         slots = chosen.due(journal)
     assert [slot.env_idx for slot in slots] == ([1, 1, 3, 3, 4, 4] if enough is None else [1, 3, 4])
     assert all(PROBLEMS[slot.env_idx] is slot.problem for slot in slots)
+
+
+def test_roles_keep_their_sampling_in_an_evaluation_but_for_its_temperature_and_seed() -> None:
+    chosen = collection(4, 1)
+    by_role = {"adder": RoleSampling(temperature=0.2, seed=9, max_tokens=7)}
+    collect = chosen.config.collect.model_copy(update={"by_role": by_role})
+    config = chosen.config.model_copy(update={"collect": collect})
+    played = Collection.for_evaluation(config, EvaluateConfig(temperature=0.5, seed=3), {}).config.collect
+    assert played.sampling("adder") == Sampling(temperature=0.5, max_tokens=7)
+    assert played.sampling_seed("adder") == played.sampling_seed("checker") == 3
+
+
+def test_a_batch_draws_other_replies_for_a_role_with_a_seed_of_its_own_too() -> None:
+    monday, tuesday = (CollectConfig(batch=day, by_role={"adder": RoleSampling(seed=9)}) for day in ("mon", "tue"))
+    seeds = [c.sampling_seed(role) for c in (monday, tuesday) for role in ("adder", "checker")]
+    assert len(set(seeds)) == 4

@@ -20,12 +20,15 @@ from tasks.rollout.episode import EpisodeKey
 from tasks.rollout.plan import collection_identity, collection_key, episode_seed, make_plan
 from tests.tasks.rollout.adding_game import AddingGame, Sum, add_problems
 
+PARTS = ("problems", "model", "chat_template_args", "policies", "adapters")
+
 
 def key(env: dict[str, Any] | None = None, sandbox: dict[str, Any] | None = None, **collect: Any) -> str:
-    changed = {name: collect.pop(name) for name in ("problems", "model", "policies", "adapters") if name in collect}
+    changed = {name: collect.pop(name) for name in PARTS if name in collect}
     parts: dict[str, Any] = {
         "problems": add_problems(5),
         "model": "m",
+        "chat_template_args": {},
         "policies": {},
         "adapters": {},
     } | changed
@@ -88,6 +91,10 @@ def test_seeds_are_the_same_forever_and_differ_by_everything_that_names_a_reques
         {"seed": 1},
         {"batch": "2031-01-01"},
         {"model": "other"},
+        {"chat_template_args": {"enable_thinking": False}},
+        {"by_role": {"adder": {"temperature": 0.5}}},
+        {"by_role": {"adder": {"stop": ["</a>"]}}},
+        {"by_role": {"adder": {"seed": 1}}},
         {"policies": {"adder": "own"}},
         {"adapters": {"shared_model": "lora"}},
         {"problems": add_problems(6)},
@@ -114,6 +121,8 @@ def test_whatever_changes_samples_or_verdicts_is_another_collection(change: dict
         {"rollouts_per_problem": 3, "enough_successes": 2},
         {"data_dir": Path("elsewhere")},
         {"max_error_rate": 0.5},
+        {"by_role": {"adder": {}}},
+        {"by_role": {"adder": {"temperature": 1.0, "seed": 0}}},
         {"env": {"dataset": "a.jsonl"}},
         {"env": {"options": {"hint": ""}}},
         {"env": {"roles": ("adder",)}},

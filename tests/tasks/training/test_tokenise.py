@@ -8,11 +8,18 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from envs.base import EnvConfig
+from envs.sandbox.base import SandboxConfig
 from tasks.dataset.records import Record
-from tasks.engines.chat_tokens import end_of_turn_id, prompt_token_ids
+from tasks.engines.base import EngineConfig, ModelConfig
+from tasks.engines.chat_tokens import encode, end_of_turn_id, prompt_token_ids
+from tasks.engines.model_files import STARTER_FOLDER
+from tasks.rollout.collection import Collection, PlayConfig
+from tasks.rollout.config import CollectConfig
+from tasks.rollout.episode import Turn
 from tasks.training.config import TrainConfig
 from tasks.training.job import Job
-from tasks.training.tokenise import IGNORED, NothingToTrainError, tokenise
+from tasks.training.tokenise import IGNORED, NothingToTrainError, differs_from_sampled, tokenise
 from tasks.training.trainer import make_trainer
 
 CHAT = [
@@ -34,13 +41,19 @@ def record(messages: list[dict[str, str]], **metadata: Any) -> Record:
 
 
 def test_the_labels_are_the_last_reply_and_its_end_of_turn(tokenizer: Any) -> None:
-    (row,) = tokenise([record(CHAT)], tokenizer, 500).rows
+    (row,) = tokenise([record(CHAT)], tokenizer, 500, {}).rows
     learned = [label for label in row.labels if label != IGNORED]
     assert tokenizer.decode(learned) == " It is 2.\n<|im_end|>"
     assert row.labels[-len(learned) :] == learned == row.input_ids[-len(learned) :]
     prompt = row.input_ids[: -len(learned)]
-    assert prompt == prompt_token_ids(tokenizer, CHAT[:-1])  # type: ignore[arg-type]
+    assert prompt == prompt_token_ids(tokenizer, CHAT[:-1], {})  # type: ignore[arg-type]
     assert tokenizer.decode(prompt).endswith("Again.<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_a_trained_prompt_is_told_what_the_played_one_was(thinking_model: Path) -> None:
+    thinking: Any = AutoTokenizer.from_pretrained(thinking_model)
+    (row,) = tokenise([record(CHAT)], thinking, 500, {"enable_thinking": False}).rows
+    assert thinking.decode(row.input_ids).endswith("assistant\n<think>\n\n</think>\n\n It is 2.\n<|im_end|>")
 
 
 def test_trl_trains_on_those_labels_and_on_no_others(tokenizer: Any, tiny_model: Path, tmp_path: Path) -> None:
@@ -49,13 +62,14 @@ def test_trl_trains_on_those_labels_and_on_no_others(tokenizer: Any, tiny_model:
         model_folder=tiny_model,
         model_name="m",
         trust_remote_code=False,
+        chat_template_args={},
         config=TrainConfig(),
         output_dir=tmp_path,
         work_dir=tmp_path,
         run_config="",
         parent_pid=0,
     )
-    rows = tokenise([record(CHAT), record(CHAT[:3])], tokenizer, 500)
+    rows = tokenise([record(CHAT), record(CHAT[:3])], tokenizer, 500, {})
     trainer = make_trainer(job, tokenizer, rows)
     (batch,) = list(trainer.get_train_dataloader())
     learned = [tokenizer.decode([label for label in row if label != IGNORED]) for row in batch["labels"].tolist()]
@@ -64,22 +78,22 @@ def test_trl_trains_on_those_labels_and_on_no_others(tokenizer: Any, tiny_model:
 
 
 def test_a_reply_that_was_cut_off_is_not_taught_to_end_there(tokenizer: Any) -> None:
-    (row,) = tokenise([record(CHAT, finish_reason="length")], tokenizer, 500).rows
+    (row,) = tokenise([record(CHAT, finish_reason="length")], tokenizer, 500, {}).rows
     assert tokenizer.decode([label for label in row.labels if label != IGNORED]) == " It is 2.\n"
 
 
 def test_a_row_of_exactly_the_longest_length_is_kept_and_one_token_more_is_not(tokenizer: Any) -> None:
-    length = len(tokenise([record(CHAT)], tokenizer, 500).rows[0].input_ids)
+    length = len(tokenise([record(CHAT)], tokenizer, 500, {}).rows[0].input_ids)
     short = record(CHAT[:3])
-    assert tokenise([record(CHAT), short], tokenizer, length).dropped_overlong == 0
-    assert tokenise([record(CHAT), short], tokenizer, length - 1).dropped_overlong == 1
+    assert tokenise([record(CHAT), short], tokenizer, length, {}).dropped_overlong == 0
+    assert tokenise([record(CHAT), short], tokenizer, length - 1, {}).dropped_overlong == 1
 
 
 def test_nothing_to_train_on_is_said_with_the_length_that_would_do(tokenizer: Any) -> None:
     with pytest.raises(NothingToTrainError, match=r"all 1 rows are longer than train.max_length=8; the shortest has"):
-        tokenise([record(CHAT)], tokenizer, 8)
+        tokenise([record(CHAT)], tokenizer, 8, {})
     with pytest.raises(NothingToTrainError, match="no rows"):
-        tokenise([], tokenizer, 8)
+        tokenise([], tokenizer, 8, {})
 
 
 def test_the_end_of_turn_is_the_templates_where_it_is_not_the_tokenizers(tiny_model: Path) -> None:
@@ -87,4 +101,66 @@ def test_the_end_of_turn_is_the_templates_where_it_is_not_the_tokenizers(tiny_mo
     wanted = tokenizer.convert_tokens_to_ids("<|im_end|>")
     tokenizer.add_special_tokens({"eos_token": "<|endoftext|>", "extra_special_tokens": ["<|im_end|>"]})
     assert tokenizer.eos_token_id != wanted
-    assert end_of_turn_id(tokenizer) == wanted
+    assert end_of_turn_id(tokenizer, {}) == wanted
+
+
+def played(folder: Path, model: Path | str, arguments: dict[str, Any], **collect: Any) -> list[Turn]:
+    """Turns of one-turn episodes that the in-process engine has played."""
+    config = PlayConfig(
+        env=EnvConfig(name="math_env", roles=("math_single_agent",), max_turns=1),
+        model=ModelConfig(path=str(model), chat_template_args=arguments),
+        engine=EngineConfig(kind="in_process", num_gpus=0),
+        sandbox=SandboxConfig(),
+        collect=CollectConfig.model_validate({"num_episodes": 12, "max_tokens": 100, **collect}),
+    )
+    episodes = Collection.for_training(config, {}).play(folder, "playing").read()
+    return [turn for episode in episodes for turn in episode.turns]
+
+
+def test_what_was_sampled_is_what_would_be_trained(tmp_path: Path) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(STARTER_FOLDER)
+    turns = played(tmp_path, "starter", {}, temperature=0.0)
+    assert len(turns) == 12
+    assert {differs_from_sampled(turn, tokenizer, {}) for turn in turns} == {None}
+    assert {turn.finish_reason for turn in turns} == {"stop"}
+
+
+def test_a_prompt_that_was_told_something_else_is_noticed(thinking_model: Path, tmp_path: Path) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(thinking_model)
+    told = {"enable_thinking": False}
+    turns = played(tmp_path, thinking_model, told)
+    assert "prompt" not in {differs_from_sampled(turn, tokenizer, told) for turn in turns}
+    assert {differs_from_sampled(turn, tokenizer, {}) for turn in turns} == {"prompt"}
+
+
+def test_a_reply_that_is_spelled_with_other_tokens_is_noticed(tokenizer: Any) -> None:
+    prompt, reply = prompt_token_ids(tokenizer, CHAT[:-1], {}), "The answer is 42."  # type: ignore[arg-type]
+    end = end_of_turn_id(tokenizer, {})
+    spelled = [token for char in reply for token in encode(tokenizer, char)]
+    sampled = turn_with(prompt, [*encode(tokenizer, reply), end])
+    assert differs_from_sampled(sampled, tokenizer, {}) is None
+    assert tokenizer.decode(spelled) == reply
+    assert differs_from_sampled(turn_with(prompt, [*spelled, end]), tokenizer, {}) == "reply"
+    assert differs_from_sampled(turn_with(prompt, encode(tokenizer, reply)), tokenizer, {}) == "reply"
+
+
+def test_a_turn_without_token_ids_cannot_be_checked(tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match="turn 0 of solver has no token ids; wanted one from an engine that tells"):
+        differs_from_sampled(turn_with([1], None), tokenizer, {})
+
+
+def turn_with(prompt_ids: list[int], reply_ids: list[int] | None) -> Turn:
+    return Turn(
+        agent_name="solver",
+        policy_name="shared_model",
+        turn_idx=0,
+        messages=CHAT[:-1],
+        reply="The answer is 42.",
+        finish_reason="stop",
+        reward=1.0,
+        success=True,
+        prompt_tokens=1,
+        completion_tokens=1,
+        prompt_ids=prompt_ids,
+        reply_ids=reply_ids,
+    )

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -205,13 +206,19 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
 def make_job(tiny_model: Path, tmp_path: Path) -> Callable[..., Job]:
     """A job for `run_job`, which trains inside this process."""
 
-    def make(config: TrainConfig, model: Path = tiny_model, data: Path | None = None) -> Job:
+    def make(
+        config: TrainConfig,
+        model: Path = tiny_model,
+        data: Path | None = None,
+        chat_template_args: dict[str, Any] | None = None,
+    ) -> Job:
         (tmp_path / "work").mkdir(exist_ok=True)
         return Job(
             data=[data or write_data(tmp_path / "data.jsonl", rows=4)],
             model_folder=model,
             model_name="owner/name",
             trust_remote_code=False,
+            chat_template_args=chat_template_args or {},
             config=config.model_copy(update={"num_train_epochs": 1}),
             output_dir=tmp_path / "out",
             work_dir=tmp_path / "work",
@@ -272,6 +279,11 @@ def test_data_that_cannot_be_trained_on_is_refused_in_one_line(tmp_path: Path, m
         assert outcome.kind == "refused" and message in outcome.message and "\n" not in outcome.message
 
 
+def test_a_template_argument_that_the_model_does_not_take_is_refused_in_one_line(make_job: Callable[..., Job]) -> None:
+    outcome: Outcome = run_job(make_job(CONFIG, chat_template_args={"enable_thinking": False}))
+    assert outcome.kind == "refused" and "knows no enable_thinking" in outcome.message and "\n" not in outcome.message
+
+
 def test_an_output_folder_that_cannot_be_written_is_refused_before_anything_starts(
     tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -297,6 +309,8 @@ def test_the_key_is_the_content_that_decides_the_weights(tiny_model: Path, tmp_p
     elsewhere = CONFIG.model_copy(update={"output_dir": tmp_path, "data_path": "x"})
     assert train_key([write_data(tmp_path / "b.jsonl")], moved, elsewhere) == key
     assert train_key([data], model, CONFIG.model_copy(update={"seed": 1})) != key
+    told = model.model_copy(update={"chat_template_args": {"enable_thinking": False}})
+    assert train_key([data], told, CONFIG) != key
     assert train_key([write_data(tmp_path / "c.jsonl", rows=5)], model, CONFIG) != key
 
 
