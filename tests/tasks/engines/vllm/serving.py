@@ -32,16 +32,17 @@ needs_vllm = [
 
 
 @contextmanager
-def serving(spec: ServerSpec, *extra_args: str) -> Iterator[str]:
-    """The address of a server, which asks for `KEY`."""
+def serving(spec: ServerSpec, *extra_args: str, python: str | Path = sys.executable) -> Iterator[str]:
+    """The address of a server, which asks for `KEY`. `python`: of an environment that has vLLM."""
     port = _free_port()
     config = VllmConfig(dtype="float32", extra_args=extra_args)
+    command = [str(python), *server_command(spec, config, port)[1:]]
     owner = os.pidfd_open(os.getpid())
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(
             [
                 *(sys.executable, "-I", "-S", str(Path(kept_process.__file__).with_name("keeper.py"))),
-                *(str(owner), "5", json.dumps(server_command(spec, config, port)), "[]"),
+                *(str(owner), "5", json.dumps(command), "[]"),
             ],
             env=server_environment(spec, KEY),
             stdout=log,
