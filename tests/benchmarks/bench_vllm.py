@@ -1,6 +1,6 @@
 """Collection through a real vLLM on the CPU: as many tokens a second as the server gives to a bare load generator?
 
-Run by `make bench`, or: PYTHONPATH=. python tests/benchmarks/bench_vllm.py [--turns TURNS]. Exits with 1 if one is missed.
+Run by `make bench`, or: PYTHONPATH=. python tests/benchmarks/bench_vllm.py [--turns TURNS].
 
 256 episodes of math_env in each turn. First Winnow plays them; then a load generator that knows all of the requests
 from the start sends the very same ones, at several levels of concurrency, and the best level counts. For verifiers the
