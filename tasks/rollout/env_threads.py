@@ -3,8 +3,8 @@
 The standard library's pools would: they never replace a thread, and Python's exit waits for all of theirs. Code that
 keeps the GIL for ever, in C, cannot be given up: nothing else runs then, not even the clock.
 
-Most actions take microseconds, less than it costs to wake a thread. So a thread that is awake takes up what waits for as
-long as there is something, and another one is only woken if that does not get on.
+Most actions take microseconds, and waking a thread costs more than that. So a thread that is awake takes up one action
+after the other, and others are only woken if that one does not get on.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class EnvThreads:
         self._max_threads = max_threads
         self._asleep: list[_Thread] = []
         self._awake: set[_Thread] = set()
-        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+        self._help: asyncio.TimerHandle | None = None
+        self._guard: asyncio.TimerHandle | None = None
         self._all_asleep: asyncio.Future[None] | None = None
 
     async def run(self, action: Callable[[], T], limit_s: float | None = None) -> T:
@@ -64,35 +65,36 @@ class EnvThreads:
         outcome: asyncio.Future[T] = self._loop.create_future()
         now = time.monotonic()
         self._shared.waiting.append(_Action(action, self.timeout_s if limit_s is None else limit_s, now, outcome))
-        if not self._awake or now - self._shared.last_taken_up > PATIENCE_S:
-            self._wake_one()
-        self._call_later(PATIENCE_S, self._help_what_waits)
-        self._call_later(self.closing_s, self._give_up_what_is_overdue)
+        if not self._awake:
+            self._wake(1)
+        if self._help is None:
+            self._help = self._loop.call_later(PATIENCE_S, self._help_what_waits, now + PATIENCE_S)
+        if self._guard is None:
+            self._guard = self._loop.call_later(self.closing_s, self._give_up_what_is_overdue)
         return await outcome
 
-    def _call_later(self, delay_s: float, callback: Callable[[], None]) -> None:
-        """Unless it is about to be called anyway."""
-        if callback not in self._timers:
-            self._timers[callback] = self._loop.call_later(delay_s, self._call, callback)
+    def _wake(self, most: int) -> None:
+        """Wake so many threads, as far as there may be more at work."""
+        num_free = self._max_threads - sum(thread.is_waited_for for thread in self._awake)
+        for _ in range(min(most, num_free)):
+            thread = self._asleep.pop() if self._asleep else _Thread(self._shared)
+            self._awake.add(thread)
+            thread.wake()
 
-    def _call(self, callback: Callable[[], None]) -> None:
-        del self._timers[callback]
-        callback()
+    def _help_what_waits(self, due: float) -> None:
+        """If those who are awake block, wake a thread for each action that waits.
 
-    def _wake_one(self) -> None:
-        if sum(thread.is_waited_for for thread in self._awake) >= self._max_threads:
-            return
-        thread = self._asleep.pop() if self._asleep else _Thread(self._shared)
-        self._awake.add(thread)
-        thread.wake()
-
-    def _help_what_waits(self) -> None:
+        If this is not called when it was `due`, it was the event loop that kept them from getting on.
+        """
+        self._help = None
+        now = time.monotonic()
         with suppress(IndexError):  # nothing waits
-            if time.monotonic() - self._shared.waiting[0].since > PATIENCE_S:
-                self._wake_one()
-            self._call_later(PATIENCE_S, self._help_what_waits)
+            if now - self._shared.waiting[0].since > PATIENCE_S:
+                self._wake(1 if now - due > PATIENCE_S else len(self._shared.waiting))
+            self._help = self._loop.call_later(PATIENCE_S, self._help_what_waits, now + PATIENCE_S)
 
     def _give_up_what_is_overdue(self) -> None:
+        self._guard = None
         self._read_news()
         now = time.monotonic()
         next_due = now + self.closing_s
@@ -106,7 +108,7 @@ class EnvThreads:
                 self._awake.remove(thread)
                 thread.end()
         if self._shared.waiting or self._awake:
-            self._call_later(next_due - now, self._give_up_what_is_overdue)
+            self._guard = self._loop.call_later(next_due - now, self._give_up_what_is_overdue)
 
     def _read_news(self) -> None:
         """What the threads have to tell."""
@@ -129,7 +131,7 @@ class EnvThreads:
         self._awake.remove(thread)
         self._asleep.append(thread)
         if self._shared.waiting and not self._awake:
-            self._wake_one()
+            self._wake(1)
         elif not self._awake and self._all_asleep is not None and not self._all_asleep.done():
             self._all_asleep.set_result(None)
 
@@ -144,7 +146,7 @@ class EnvThreads:
                 self._all_asleep = self._loop.create_future()
                 await asyncio.wait([self._all_asleep], timeout=self.closing_s)
         finally:
-            for timer in self._timers.values():
+            for timer in filter(None, (self._help, self._guard)):
                 timer.cancel()
             for thread in (*self._awake, *self._asleep):
                 thread.end()
@@ -174,7 +176,6 @@ class _Shared:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, read_news: Callable[[], None]) -> None:
         self.waiting: deque[_Action] = deque()
-        self.last_taken_up = 0.0
         self.news: deque[tuple[_Thread, asyncio.Future[Any] | None, Any, BaseException | None]] = deque()
         """Outcomes with a result or an error. Without an outcome: the thread goes to sleep."""
         self.is_told = False
@@ -237,8 +238,7 @@ class _Thread(threading.Thread):
             return False
         if action.outcome.cancelled():
             return True
-        self._shared.last_taken_up = now = time.monotonic()
-        self.work = _Work(action, now + action.limit_s)
+        self.work = _Work(action, time.monotonic() + action.limit_s)
         try:
             result, error = action.call(), None
         except BaseException as raised:

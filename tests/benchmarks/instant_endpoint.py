@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's chat API and answers at once, always the same: what is measured against it is the client.
+"""A server that speaks OpenAI's chat API and answers at once, always the same. What is measured is its client.
 
 A process of its own, so that it takes no time from its clients' interpreters; no HTTP library, so that it is never the
 one that is waited for. It knows just as much HTTP as the clients here speak: requests with a Content-Length, one at a

@@ -1,7 +1,7 @@
 """Stands in for the loop of the system that Winnow replaces, written from its description.
 
-All episodes are started at once; each opens the problem file anew, on the event loop; rows are kept in memory and written
-at the end. What else that loop does (Ray, logs, an env of its own) is left out.
+All episodes are started at once; each opens the problem file anew, on the event loop; rows are kept in memory and
+written at the end. What else that loop does (Ray, logs, an env of its own) is left out.
 """
 
 from __future__ import annotations

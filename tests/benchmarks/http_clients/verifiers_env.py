@@ -1,6 +1,6 @@
 """PrimeIntellect's verifiers: a SingleTurnEnv with a rubric of one function, evaluated in memory.
 
-Lighter than what it is compared with: no results are saved, no bar is drawn, and the requests have no seeds of their own.
+It does less than what it is compared with: no results are saved, and the requests have no seeds of their own.
 """
 
 from __future__ import annotations
