@@ -23,8 +23,6 @@ class Load:
 
     url: str
     model: str
-    problems_path: str
-    """A parquet file with the columns `question` and `answer`."""
     num_episodes: int
     concurrency: int
     """Most requests in flight, for a client that has such a limit."""
