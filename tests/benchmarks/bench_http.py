@@ -39,11 +39,12 @@ class Way:
     script: str
     num_episodes: int
     concurrency: int = CONCURRENCY
+    finds_level: bool = False
     has_own_environment: bool = False
 
     def measure(self, url: str, core: int, hub: Path) -> Measured:
         python = BENCH_PYTHON if self.has_own_environment else sys.executable
-        load = json.dumps(asdict(Load(url, MODEL, self.num_episodes, self.concurrency)))
+        load = json.dumps(asdict(Load(url, MODEL, self.num_episodes, self.concurrency, self.finds_level)))
         process = subprocess.run(
             [python, CLIENTS / self.script, load],
             capture_output=True,
@@ -64,10 +65,11 @@ LEVELS = [
     Way("Winnow, 256", "winnow_rollout.py", 10_000, 256),
 ]
 MANY = Way(f"Winnow, {MOST_CONCURRENCY}", "winnow_rollout.py", 10_000, MOST_CONCURRENCY)
+FINDING = Way(f"Winnow, up to {CONCURRENCY}: it finds its level", "winnow_rollout.py", 10_000, finds_level=True)
 OPENAI = Way("loop on the openai package", "openai_loop.py", 1000, has_own_environment=True)
 VERIFIERS = Way("verifiers, SingleTurnEnv", "verifiers_env.py", 400, has_own_environment=True)
 REPLACED = Way("stand-in of the replaced loop", "replaced_loop.py", 400, 400, has_own_environment=True)
-WAYS = [BARE, *LEVELS, MANY, OPENAI, VERIFIERS, REPLACED]
+WAYS = [BARE, *LEVELS, MANY, FINDING, OPENAI, VERIFIERS, REPLACED]
 
 
 @dataclass(frozen=True)

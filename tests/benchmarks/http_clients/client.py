@@ -26,6 +26,8 @@ class Load:
     num_episodes: int
     concurrency: int
     """Most requests in flight, for a client that has such a limit."""
+    finds_level: bool = False
+    """Whether a client that can do so finds out how many are enough."""
 
 
 @dataclass(frozen=True)

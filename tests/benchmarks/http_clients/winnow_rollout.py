@@ -10,7 +10,7 @@ from pathlib import Path
 from client import SAMPLING, Load, is_right, measure, question
 
 from envs.base import Ask, Env, EnvConfig, Play, Problem, Split
-from tasks.engines.base import EngineConfig
+from tasks.engines.base import Engine, EngineConfig, ModelConfig
 from tasks.engines.openai_http import OpenAIHttpEngine
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.journal import Journal
@@ -36,12 +36,19 @@ class Subtraction(Env):
         return "So the answer is 7."
 
 
+class FixedLevel(OpenAIHttpEngine):
+    """As many requests in flight as are allowed, at once: as the other clients have them."""
+
+    places = Engine.places  # type: ignore[assignment]
+
+
 async def collect(load: Load, folder: Path) -> int:
     problems = [Problem(statement=question(number)) for number in range(load.num_episodes)]
     slots = make_plan(problems, load.num_episodes, 1)
     config = EngineConfig(base_url=load.url, model=load.model, max_concurrency=load.concurrency)
+    engine_class = OpenAIHttpEngine if load.finds_level else FixedLevel
     with Journal.open(folder, {"benchmark": 1}) as journal:
-        async with OpenAIHttpEngine(config) as engine:
+        async with engine_class(config, ModelConfig()) as engine:
             await play_owed(
                 slots,
                 env_class=Subtraction,
