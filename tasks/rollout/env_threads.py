@@ -50,6 +50,8 @@ class EnvThreads:
         self._max_threads = max_threads
         self._asleep: list[_Thread] = []
         self._awake: set[_Thread] = set()
+        self._given_up: set[_Thread] = set()
+        """Not back yet. One may have taken up an action more just before it was given up."""
         self._help: asyncio.TimerHandle | None = None
         self._guard: asyncio.TimerHandle | None = None
         self._all_asleep: asyncio.Future[None] | None = None
@@ -98,16 +100,17 @@ class EnvThreads:
         self._read_news()
         now = time.monotonic()
         next_due = now + self.closing_s
-        for thread in list(self._awake):
+        for thread in (*self._awake, *self._given_up):
             if (work := thread.work) is None or work.action.outcome.done():
                 continue
             if work.due > now:
                 next_due = min(next_due, work.due)
             else:
                 work.action.outcome.set_exception(Overdue(thread.stack()))
-                self._awake.remove(thread)
+                self._awake.discard(thread)
+                self._given_up.add(thread)
                 thread.end()
-        if self._shared.waiting or self._awake:
+        if self._shared.waiting or self._awake or self._given_up:
             self._guard = self._loop.call_later(next_due - now, self._give_up_what_is_overdue)
 
     def _read_news(self) -> None:
@@ -126,11 +129,12 @@ class EnvThreads:
                 outcome.exception()  # else asyncio complains of an error that nobody waited for
 
     def _lay_down(self, thread: _Thread) -> None:
-        if thread not in self._awake:
-            return  # it was given up, and ends
+        if thread in self._given_up:
+            self._given_up.remove(thread)
+            return
         self._awake.remove(thread)
         self._asleep.append(thread)
-        if self._shared.waiting and not self._awake:
+        if self._shared.waiting:
             self._wake(1)
         elif not self._awake and self._all_asleep is not None and not self._all_asleep.done():
             self._all_asleep.set_result(None)
@@ -224,11 +228,12 @@ class _Thread(threading.Thread):
         return "".join(traceback.format_stack(sys._current_frames()[self.ident]))
 
     def run(self) -> None:
+        self._calls.get()
         while not self._has_ended:
-            self._calls.get()
             while not self._has_ended and self._act_once():
                 pass
             self._shared.tell(self, None, None, None)
+            self._calls.get()
 
     def _act_once(self) -> bool:
         """A function of its own, so that nothing of an action is kept alive while the next is waited for."""

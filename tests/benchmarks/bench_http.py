@@ -57,18 +57,18 @@ class Way:
         return Measured(**json.loads(process.stdout.splitlines()[-1]))
 
 
-BARE = Way("bare aiohttp load generator", "bare_aiohttp.py", 10_000)
+BARE = Way("a bare aiohttp load generator", "bare_aiohttp.py", 10_000)
 WINNOW = Way(f"Winnow, {CONCURRENCY} requests in flight", "winnow_rollout.py", 10_000)
 LEVELS = [
-    Way("Winnow, 16", "winnow_rollout.py", 10_000, 16),
+    Way("Winnow, 16 requests in flight", "winnow_rollout.py", 10_000, 16),
     WINNOW,
-    Way("Winnow, 256", "winnow_rollout.py", 10_000, 256),
+    Way("Winnow, 256 requests in flight", "winnow_rollout.py", 10_000, 256),
 ]
-MANY = Way(f"Winnow, {MOST_CONCURRENCY}", "winnow_rollout.py", 10_000, MOST_CONCURRENCY)
-FINDING = Way(f"Winnow, up to {CONCURRENCY}: it finds its level", "winnow_rollout.py", 10_000, finds_level=True)
-OPENAI = Way("loop on the openai package", "openai_loop.py", 1000, has_own_environment=True)
+MANY = Way(f"Winnow, {MOST_CONCURRENCY} requests in flight", "winnow_rollout.py", 10_000, MOST_CONCURRENCY)
+FINDING = Way(f"Winnow, at most {CONCURRENCY}, finding its level", "winnow_rollout.py", 10_000, finds_level=True)
+OPENAI = Way("a loop on the openai package", "openai_loop.py", 1000, has_own_environment=True)
 VERIFIERS = Way("verifiers, SingleTurnEnv", "verifiers_env.py", 400, has_own_environment=True)
-REPLACED = Way("stand-in of the replaced loop", "replaced_loop.py", 400, 400, has_own_environment=True)
+REPLACED = Way("a stand-in of the replaced loop", "replaced_loop.py", 400, 400, has_own_environment=True)
 WAYS = [BARE, *LEVELS, MANY, FINDING, OPENAI, VERIFIERS, REPLACED]
 
 
@@ -92,6 +92,8 @@ class Target:
     text: str
     wanted: float
     found: float
+    by_cpu_time: float
+    """The same from the CPU time of the clients, which is less disturbed by what else the machine does."""
 
     @property
     def is_met(self) -> bool:
@@ -112,10 +114,14 @@ def measure(num_turns: int) -> Results:
 
 def targets(results: Results) -> Iterator[Target]:
     """Rates of Winnow, in times of others' on the same server at the same concurrency."""
+
+    def times_as_fast(way: Way, other: Way, wanted: float) -> Target:
+        by_cpu_time = results.ratio(other, way, "cpu_ms_per_episode")
+        return Target(f"{way.name}: times as fast as {other.name}", wanted, results.ratio(way, other), by_cpu_time)
+
     for other, wanted in ((BARE, 0.4), (OPENAI, 3), (VERIFIERS, 3), (REPLACED, 5)):
-        yield Target(f"{WINNOW.name}: times the rate of the {other.name}", wanted, results.ratio(WINNOW, other))
-    best = max(LEVELS, key=lambda level: results.median(level, "episodes_per_s"))
-    yield Target(f"{MANY.name}: times the rate of {best.name}", 0.9, results.ratio(MANY, best))
+        yield times_as_fast(WINNOW, other, wanted)
+    yield times_as_fast(MANY, max(LEVELS, key=lambda level: results.median(level, "episodes_per_s")), 0.9)
 
 
 def show_results(console: Console, results: Results) -> None:
@@ -138,11 +144,11 @@ def show_results(console: Console, results: Results) -> None:
 
 def show_targets(console: Console, found: list[Target]) -> None:
     table = Table(title="targets")
-    for column in ("", "wanted", "found", "verdict"):
+    for column in ("", "wanted", "found", "by CPU time", "verdict"):
         table.add_column(column, justify="right" if column else "left")
     for target in found:
         verdict = "[green]met[/]" if target.is_met else "[red]MISSED[/]"
-        table.add_row(target.text, f">= {target.wanted:g}", f"{target.found:.2f}", verdict)
+        table.add_row(target.text, f">= {target.wanted:g}", f"{target.found:.2f}", f"{target.by_cpu_time:.2f}", verdict)
     console.print(table)
 
 
