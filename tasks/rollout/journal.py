@@ -19,6 +19,7 @@ import os
 import queue
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -162,6 +163,14 @@ def _entry(number: int, raw: bytes, episode: Episode) -> Entry:
     )
 
 
+class _Append(NamedTuple):
+    """An episode that is to be written."""
+
+    line: bytes
+    episode: Episode
+    written: asyncio.Future[None]
+
+
 class Journal:
     """The one writer of a journal's folder, from `open` to `close`. `with Journal.open(...) as journal:` does both."""
 
@@ -175,7 +184,9 @@ class Journal:
         if is_new:
             for part in (folder, *folder.parents[:2]):
                 sync_folder(part)
-        self._waiting: queue.SimpleQueue[tuple[bytes, Episode]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Append] = queue.SimpleQueue()
+        self._commit_is_due = False
+        """Whether a commit is to begin, which will take all that waits by then."""
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._failure: JournalWriteError | None = None
 
@@ -209,9 +220,12 @@ class Journal:
         if episode.key in self._keys:
             raise ValueError(f"{self.path} has {episode.key} already; an episode is written once")
         self._keys.add(episode.key)
-        self._waiting.put((episode.model_dump_json().encode() + b"\n", episode))
-        # The first of these commits takes everything that waits by then; the others find it done.
-        await asyncio.wrap_future(self._writer.submit(self._commit))
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.put(_Append(episode.model_dump_json().encode() + b"\n", episode, written))
+        if not self._commit_is_due:
+            self._commit_is_due = True
+            self._writer.submit(self._commit)
+        await written
 
     def publish(self, slots: Sequence[Slot]) -> EpisodesRef:
         """Make the plan's episodes known by their content.
@@ -259,19 +273,29 @@ class Journal:
         self.close()
 
     def _commit(self) -> None:
-        """Write and sync all that waits. Runs in the writer thread only."""
-        if self._failure is not None:
-            raise self._failure
+        """Write and sync all that waits, and tell those who wait for it. Runs in the writer thread only."""
+        self._commit_is_due = False
         batch = [self._waiting.get() for _ in range(self._waiting.qsize())]
         if not batch:
             return
+        failure: BaseException | None = None
         try:
-            self._write(b"".join(line for line, _ in batch))
+            self._take_in(batch)
+        except BaseException as error:
+            failure = error
+        with suppress(RuntimeError):  # the event loop is closed, and nobody waits any more
+            batch[-1].written.get_loop().call_soon_threadsafe(_tell, batch, failure)
+
+    def _take_in(self, batch: Sequence[_Append]) -> None:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            self._write(b"".join(append.line for append in batch))
         except OSError as error:
             self._failure = self._undo(error)
             raise self._failure from error
-        for line, episode in batch:
-            self._entries[episode.key] = _entry(len(self._entries) + 1, line, episode)
+        for append in batch:
+            self._entries[append.episode.key] = _entry(len(self._entries) + 1, append.line, append.episode)
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -292,6 +316,16 @@ class Journal:
         )
         failure.errno = error.errno  # tells a full disk, which no retry mends, from a passing fault
         return failure
+
+
+def _tell(batch: Sequence[_Append], failure: BaseException | None) -> None:
+    for append in batch:
+        if append.written.done():
+            continue  # whoever waited was cancelled
+        if failure is None:
+            append.written.set_result(None)
+        else:
+            append.written.set_exception(failure)
 
 
 def _recover(shard: Path) -> tuple[dict[EpisodeKey, Entry], int]:

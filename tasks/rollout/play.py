@@ -26,6 +26,7 @@ from envs.replies import encodable
 from envs.sandbox.base import Sandbox
 from tasks.engines.base import ChatRequest, Completion, Engine, EngineError
 from tasks.rollout.config import CollectConfig
+from tasks.rollout.cycles import rare_searches
 from tasks.rollout.env_threads import EnvThreads
 from tasks.rollout.episode import SHARED_POLICY, Episode, EpisodeError, EpisodeKey
 from tasks.rollout.episode_clock import EpisodeClock, EpisodeTimeout
@@ -115,9 +116,10 @@ async def play_owed(
             budget.spend(episode)
 
     try:
-        async with EnvThreads(MAX_ENV_THREADS, env_config.timeout_s) as threads, asyncio.TaskGroup() as live:
-            for _ in range(num_live):
-                live.create_task(play_on(threads))
+        with rare_searches():
+            async with EnvThreads(MAX_ENV_THREADS, env_config.timeout_s) as threads, asyncio.TaskGroup() as live:
+                for _ in range(num_live):
+                    live.create_task(play_on(threads))
     except BaseExceptionGroup as group:
         raise _with_way_on(group.exceptions[0], slots, journal) from group
     return len(owed)

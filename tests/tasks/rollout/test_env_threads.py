@@ -132,3 +132,45 @@ def test_the_end_waits_a_little_for_actions_whose_waiters_were_cancelled(monkeyp
     asyncio.run(main())
     assert finished == [1]
     assert 0.4 < time.monotonic() - began < 5
+
+
+def test_quick_actions_are_taken_up_by_one_thread_after_the_other() -> None:
+    assert len(set(run([threading.get_ident] * 200, 8, 10))) < 8
+
+
+def test_an_action_does_not_wait_for_one_that_blocks() -> None:
+    blocked = threading.Event()
+    assert run([lambda: blocked.wait(10), blocked.set], 2, 30) == [True, None]
+
+
+def test_an_action_that_nobody_waits_for_any_more_is_not_taken_up() -> None:
+    begun = []
+
+    async def main() -> None:
+        async with EnvThreads(1, 10) as threads:
+            first = asyncio.create_task(threads.run(lambda: time.sleep(0.1)))
+            second = asyncio.create_task(threads.run(lambda: begun.append(2)))
+            await asyncio.sleep(0.02)
+            second.cancel()
+            await first
+            await threads.run(lambda: begun.append(3))
+
+    asyncio.run(main())
+    assert begun == [3]
+
+
+def test_a_thread_whose_waiter_was_cancelled_keeps_no_other_from_work() -> None:
+    release = threading.Event()
+
+    async def main() -> int:
+        async with EnvThreads(1, 30) as threads:
+            stuck = asyncio.create_task(threads.run(lambda: release.wait(30)))
+            await asyncio.sleep(0.02)
+            stuck.cancel()
+            outcome = await threads.run(lambda: 7)
+            release.set()
+            return outcome
+
+    began = time.monotonic()
+    assert asyncio.run(main()) == 7
+    assert time.monotonic() - began < 5
