@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tasks.engines.base import Engine, EngineConfig, ModelConfig
 
-# Read when torch is imported. A thread of torch that waits for the others must leave its core to the env's sandbox: when
-# both want the same two cores, waiting in a busy loop makes decoding some ten times slower.
+# Read when torch is imported. A thread of torch that waits for the others must leave its core to the env's sandbox:
+# when both want the same two cores, waiting in a busy loop makes decoding some ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

@@ -38,7 +38,7 @@ def _grouped_attention(
     rows, heads, new_tokens, size = query.shape
     is_plain = new_tokens == 1 and kwargs.get("position_bias") is None and kwargs.get("cache") is None
     if not is_plain or (attention_mask is not None and attention_mask.shape[1] != 1):
-        return sdpa_attention_forward(  # type: ignore[no-any-return]
+        return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], size)

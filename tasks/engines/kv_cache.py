@@ -1,7 +1,7 @@
 """Keys and values of rows that grow together, in memory that is taken in blocks.
 
-transformers' own cache copies all that it holds for each new token, and a row that joins would copy it once more. Here a
-token is written in place, and a row that joins takes the place of one that has left.
+transformers' own cache copies all that it holds for each new token, and a row that joins would copy it once more. Here
+a token is written in place, and a row that joins takes the place of one that has left.
 
 All rows end in the same column. The columns in use are a window; columns left of it are nobody's any more.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 BLOCK_COLUMNS = 64
 """Columns taken beyond those that are needed: the window is moved or copied once in so many tokens."""
+_BLOCK_ROWS = 8
+"""Where more rows are needed, room is taken for a multiple of so many."""
 
 
 @dataclass
@@ -35,13 +37,15 @@ class _Window:
         return self.end - self.start
 
 
-class _Layer(CacheLayerMixin):  # type: ignore[misc]
+class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """One layer's keys and values, each (rows, heads, columns, head size)."""
 
     is_sliding = False
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, window: _Window) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.window = window
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -68,12 +72,12 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         return -1
 
 
-class ColumnCache(Cache):  # type: ignore[misc]
+class ColumnCache(Cache):
     """A transformers cache with room for `rows` rows and `columns` columns, which can be given more of both."""
 
     def __init__(self, rows: int, columns: int) -> None:
         self.window = _Window(rows, columns)
-        super().__init__(layer_class_to_replicate=partial(_Layer, self.window))
+        super().__init__(layer_class_to_replicate=cast(Any, partial(_Layer, self.window)))
 
     @property
     def cells(self) -> int:
@@ -87,24 +91,41 @@ class ColumnCache(Cache):  # type: ignore[misc]
             side.element_size() * side.shape[1] * side.shape[3] for layer in self.layers for side in _sides(layer)
         )
 
-    def make_room(self, rows: int, left: int, right: int) -> int:
-        """See that there is room for so many rows, for `left` columns up to the window's end and `right` behind it.
+    def cells_with(self, rows: int, left: int) -> int:
+        """What `cells` would be after `make_room`."""
+        new = self._window_with(rows, left)
+        return new.rows * new.columns
+
+    def make_room(self, rows: int, left: int) -> int:
+        """See that there is room for so many rows, for `left` columns up to the window's end and one behind it.
 
         Returns how far the window has moved, in columns to the right.
         """
-        window = self.window
-        if rows <= window.rows and left <= window.end and window.end + right <= window.columns:
+        window, new = self.window, self._window_with(rows, left)
+        if new is window:
             return 0
-        end = max(left, window.width)
-        new = _Window(max(rows, window.rows), end + right + BLOCK_COLUMNS, end - window.width, end)
+        kept = min(rows, window.rows)
         for layer in self.layers:
             for name, side in zip(("keys", "values"), _sides(layer), strict=True):
                 room = _empty(side, new)
-                room[: window.rows, :, new.start : new.end] = side[:, :, window.start : window.end]
+                room[:kept, :, new.start : new.end] = side[:kept, :, window.start : window.end]
                 setattr(layer, name, room)
         moved = new.end - window.end
         window.rows, window.columns, window.start, window.end = new.rows, new.columns, new.start, new.end
         return moved
+
+    def _window_with(self, rows: int, left: int) -> _Window:
+        window = self.window
+        if rows <= window.rows and left <= window.end < window.columns:
+            return window
+        is_fitting = window.rows // 2 < rows <= window.rows
+        end = max(left, window.width)
+        return _Window(
+            rows=window.rows if is_fitting else -(-rows // _BLOCK_ROWS) * _BLOCK_ROWS,
+            columns=end + BLOCK_COLUMNS,
+            start=end - window.width,
+            end=end,
+        )
 
     def put(self, rows: Sequence[int], other: ColumnCache) -> None:
         """Copy the rows of another cache into these, so that they end where the window ends."""
