@@ -14,7 +14,7 @@ import torch
 
 from tasks.engines.base import EngineError
 from tasks.engines.decoding import LiveBatch, Model, Reading, Row
-from tasks.engines.kv_cache import BLOCK_COLUMNS
+from tasks.engines.kv_cache import BLOCK_COLUMNS, ColumnCache
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,12 @@ class Batches:
         """Rows that are decoded at once, at most; fewer than was asked for after running out of memory."""
         return self._limit
 
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes taken for keys and values, on the device."""
+        reading = [self._reading.cache] if self._reading is not None else []
+        return _taken_bytes([*(batch.cache for batch in self._live), *reading])
+
     def add(self, rows: Sequence[Row]) -> None:
         """Put rows at the end of the line. One that gets a `finish_reason` from outside is given up."""
         self._line += rows
@@ -119,7 +125,7 @@ class Batches:
             if not batch.live_rows:
                 return
             if len(self._rows_at_work()) > 1:
-                self._memory.check(self._live, batch)
+                self._memory.check(self.cache_bytes, batch)
             batch.step(model)
 
     def _rows_at_work(self) -> list[Row]:
@@ -134,7 +140,7 @@ class Batches:
         self._turns_in_line += 1
         if min(len(self._line), room) * _REFILL_SHARE < num_live and self._turns_in_line < _MOST_TURNS_IN_LINE:
             return None
-        rows = self._memory.fitting(self._group(room), self._live)
+        rows = self._memory.fitting(self._group(room), self.cache_bytes, self._live)
         if not rows:
             return None
         self._turns_in_line = 0
@@ -206,13 +212,13 @@ class _CacheMemory:
         self._device = device
         self._most_bytes: float | None = None
 
-    def fitting(self, rows: Sequence[Row], live: Sequence[LiveBatch]) -> list[Row]:
+    def fitting(self, rows: Sequence[Row], taken_bytes: int, live: Sequence[LiveBatch]) -> list[Row]:
         """Those of some rows, from the first, for which there is memory; at least one where none is at work."""
         if not live:
             return list(rows)
         if self._most_bytes is None:
-            self._most_bytes = _MEMORY_SHARE[self._device.type] * _free_bytes(self._device) + _taken_bytes(live)
-        free = self._most_bytes - _taken_bytes(live)
+            self._most_bytes = _MEMORY_SHARE[self._device.type] * (_free_bytes(self._device) + taken_bytes)
+        free = self._most_bytes - taken_bytes
         cell_bytes = max(batch.cache.cell_bytes for batch in live)
         longest = 0
         fitting: list[Row] = []
@@ -224,7 +230,7 @@ class _CacheMemory:
             fitting.append(row)
         return fitting
 
-    def check(self, live: Sequence[LiveBatch], batch: LiveBatch) -> None:
+    def check(self, taken_bytes: int, batch: LiveBatch) -> None:
         """See that the next token of a batch has room, before others are in need of memory.
 
         Raises:
@@ -233,7 +239,7 @@ class _CacheMemory:
         if self._most_bytes is None:
             return
         more = batch.cells_with(0, batch.width) - batch.cache.cells
-        if more > 0 and _taken_bytes(live) + more * batch.cache.cell_bytes > self._most_bytes:
+        if more > 0 and taken_bytes + more * batch.cache.cell_bytes > self._most_bytes:
             raise torch.OutOfMemoryError("keys and values would take more than their share of the memory")
 
 
@@ -244,8 +250,8 @@ def _padding(batch: LiveBatch, reading: Reading) -> int:
     return (columns - batch.width) * num_old + (columns - reading.num_columns) * num_new
 
 
-def _taken_bytes(live: Sequence[LiveBatch]) -> int:
-    return sum(batch.cache.cells * batch.cache.cell_bytes for batch in live)
+def _taken_bytes(caches: Sequence[ColumnCache]) -> int:
+    return sum(cache.cells * cache.cell_bytes for cache in caches)
 
 
 def _free_bytes(device: torch.device) -> int:
