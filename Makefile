@@ -36,7 +36,7 @@ format: $(INSTALLED)  ## format the code and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED)  ## speed of the rollout loop and of the sandbox
+bench: $(INSTALLED)  ## speed of the rollout loop, the in-process engine and the sandbox
 	@for file in tests/benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 $(INSTALLED): pyproject.toml constraints.txt
