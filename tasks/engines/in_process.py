@@ -7,6 +7,7 @@ newcomers join while others leave.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import threading
 from collections.abc import Mapping
@@ -72,7 +73,8 @@ class InProcessEngine(Engine):
         """
         ready: Future[None] = Future()
         self._closed = None
-        self._thread = threading.Thread(target=self._run, args=(ready,), name="winnow-engine", daemon=True)
+        context = contextvars.copy_context()  # so that what the thread logs stands in the log of the flow
+        self._thread = threading.Thread(target=context.run, args=(self._run, ready), name="winnow-engine", daemon=True)
         self._thread.start()
         await asyncio.wrap_future(ready)
 
