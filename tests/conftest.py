@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import tasks.engines  # noqa: F401  first, because it says how the threads of torch shall wait
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

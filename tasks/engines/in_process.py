@@ -1,12 +1,13 @@
 """The embedded engine: transformers in this process, on its GPU or CPU. It needs no server.
 
-One thread owns the model. Requests wait in a queue; the thread takes what waits, decodes it as one batch, and lets
-newcomers join as soon as enough rows have ended.
+One thread owns the model. Requests wait in a queue; the thread takes what waits and decodes it in batches, which
+newcomers join while others leave.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import threading
 from collections.abc import Mapping
@@ -18,17 +19,18 @@ from pathlib import Path
 
 import torch
 
-from tasks.engines.base import ChatRequest, Completion, Engine, EngineConfig, EngineError, ModelConfig
+from tasks.engines.base import ChatRequest, Completion, Engine, EngineConfig, EngineError, FinishReason, ModelConfig
+from tasks.engines.batching import Batches
 from tasks.engines.chat_tokens import decode_reply, prompt_token_ids
-from tasks.engines.decoding import LiveBatch, Row
+from tasks.engines.decoding import Row
 from tasks.engines.policies import Policies, pick_device
 from tasks.engines.sampling import row_uniforms
 from tasks.engines.stop_texts import before_stop, ends_with_stop
 
 _GATHER_S = 0.003
 """An idle engine starts when no request has come for so long: a burst becomes one batch."""
-_REFILL_SHARE = 4
-"""Newcomers join when they are at least this fraction (1/n) of the rows at work: each joining copies the cache."""
+_TAKEN_AT_ONCE = 64
+"""Most requests that are turned into tokens between two turns of decoding."""
 
 
 @dataclass(eq=False, frozen=True)
@@ -71,7 +73,8 @@ class InProcessEngine(Engine):
         """
         ready: Future[None] = Future()
         self._closed = None
-        self._thread = threading.Thread(target=self._run, args=(ready,), name="winnow-engine", daemon=True)
+        context = contextvars.copy_context()  # so that what the thread logs stands in the log of the flow
+        self._thread = threading.Thread(target=context.run, args=(self._run, ready), name="winnow-engine", daemon=True)
         self._thread.start()
         await asyncio.wrap_future(ready)
 
@@ -114,9 +117,10 @@ class InProcessEngine(Engine):
             policies = self._load()
             if not ready.cancelled():
                 ready.set_result(None)
+            batches = Batches(policies.select, policies.stop_ids, policies.device, self._config.max_concurrency)
             with torch.inference_mode():
                 while self._wait_for_burst():
-                    self._serve(policies, live)
+                    self._serve(policies, batches, live)
         except Exception as error:  # whatever broke, everyone who waits must hear of it
             self._close(_explain(error))
             if not ready.done():  # what a user must mend stays a ValueError: trying again would not help
@@ -124,7 +128,7 @@ class InProcessEngine(Engine):
         finally:
             for job in live.values():
                 job.fail(str(self._closed))
-            policies = None  # type: ignore[assignment]
+            policies = batches = None  # type: ignore[assignment]
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -149,36 +153,21 @@ class InProcessEngine(Engine):
                 pass
             return not self._closed
 
-    def _serve(self, policies: Policies, live: dict[Row, _Job]) -> None:
-        """Answer requests of one adapter until none is left, or one for another adapter is first in line."""
-        with self._changed:
-            if not self._waiting:
-                return
-            adapter = self._waiting[0].request.adapter
-        batch = LiveBatch(policies.select(adapter), policies.stop_ids, policies.device)
+    def _serve(self, policies: Policies, batches: Batches, live: dict[Row, _Job]) -> None:
+        """Answer requests until none is left."""
         while not self._closed:
-            joining = self._prepare(self._take(adapter, len(live)), policies)
+            joining = self._prepare(self._take(), policies)
             live.update(joining)
-            if joining:
-                batch.drop_finished()
-                batch.admit(list(joining))
-            elif live:
-                batch.drop_finished_if_many()
-                batch.step()
-            else:
+            batches.add(list(joining))
+            if not live:
                 return
-            self._answer(live, policies)
+            self._answer(batches.turn(), live, policies)
+            _give_up_cancelled(live)
 
-    def _take(self, adapter: str | None, num_live: int) -> list[_Job]:
-        """Requests that join the batch now, oldest first."""
+    def _take(self) -> list[_Job]:
+        """Some of the requests that wait, oldest first."""
         with self._changed:
-            if not self._waiting or self._waiting[0].request.adapter != adapter:
-                return []
-            fitting = [job for job in self._waiting if job.request.adapter == adapter]
-            taken = fitting[: self._config.max_concurrency - num_live]
-            if len(taken) * _REFILL_SHARE < num_live:
-                return []
-            self._waiting = [job for job in self._waiting if job not in taken]
+            taken, self._waiting = self._waiting[:_TAKEN_AT_ONCE], self._waiting[_TAKEN_AT_ONCE:]
             return taken
 
     def _prepare(self, jobs: list[_Job], policies: Policies) -> dict[Row, _Job]:
@@ -198,31 +187,34 @@ class InProcessEngine(Engine):
             has_stop = (
                 ends_with_stop(sampling.stop, partial(decode_reply, policies.tokenizer)) if sampling.stop else None
             )
-            rows[Row(prompt_ids, sampling, max_tokens, row_uniforms(job.request.seed, max_tokens), has_stop)] = job
+            uniforms = row_uniforms(job.request.seed, max_tokens)
+            rows[Row(prompt_ids, sampling, max_tokens, uniforms, has_stop, job.request.adapter)] = job
         return rows
 
-    def _answer(self, live: dict[Row, _Job], policies: Policies) -> None:
-        """Send finished replies off, and give up those that nobody waits for."""
-        for row, job in list(live.items()):
-            if row.finish_reason is not None:
-                text = decode_reply(policies.tokenizer, row.reply_ids)
-                before = before_stop(text, row.sampling.stop)
-                reason = row.finish_reason if before is None else "stop"
-                sizes = len(row.prompt_ids), len(row.reply_ids)
-                job.answer(
-                    Completion(text if before is None else before, reason, *sizes, row.prompt_ids, row.reply_ids)
-                )
-            elif job.reply.cancelled():
-                row.finish_reason = "length"
-            else:
-                continue
+    def _answer(self, finished: list[Row], live: dict[Row, _Job], policies: Policies) -> None:
+        """Send finished replies off."""
+        for row in finished:
+            text = decode_reply(policies.tokenizer, row.reply_ids)
+            before = before_stop(text, row.sampling.stop)
+            reason: FinishReason = "stop" if before is not None or row.finish_reason == "stop" else "length"
+            sizes = len(row.prompt_ids), len(row.reply_ids)
+            completion = Completion(text if before is None else before, reason, *sizes, row.prompt_ids, row.reply_ids)
+            if job := live.pop(row, None):
+                job.answer(completion)
+
+
+def _give_up_cancelled(live: dict[Row, _Job]) -> None:
+    """Let rows leave that nobody waits for."""
+    for row, job in list(live.items()):
+        if job.reply.cancelled():
+            row.finish_reason = "length"
             del live[row]
 
 
 def _explain(error: BaseException) -> str:
     """An engine failure in one line, with what to do about it."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return "out of GPU memory; lower engine.max_concurrency or collect.max_tokens, or use a smaller model"
-    if isinstance(error, ValueError):  # a user's mistake, already in words
+    if isinstance(error, torch.OutOfMemoryError):  # while the model was loaded
+        return "out of GPU memory; free some on the device, or use a smaller model"
+    if isinstance(error, (ValueError, EngineError)):  # already in words
         return str(error)
     return f"the in-process engine failed: {type(error).__name__}: {error}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tasks.engines.attention import use_grouped_attention
 from tasks.engines.base import ModelConfig
 from tasks.engines.chat_tokens import check_template_args, stop_token_ids
 from tasks.engines.model_files import is_lora, resolve_model
@@ -75,6 +76,7 @@ class Policies:
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=pick_dtype(self.device), trust_remote_code=self._trust
         )
+        use_grouped_attention(model)
         return model.to(self.device).eval()
 
     def _with_adapters(self, base: Any, adapters: Mapping[str, Path]) -> Any:

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from tasks.engines.base import Sampling
 
+_BROKEN = -1
+"""Stands for the token of a row whose logits are not numbers."""
+
 
 def row_uniforms(seed: int, count: int) -> NDArray[np.float64]:
     """The uniform numbers in [0, 1) that a row with this seed uses, one per token."""
@@ -57,15 +60,11 @@ class RowRules:
 
 
 def draw_tokens(logits: Tensor, rules: RowRules, uniforms: Sequence[float]) -> Tensor:
-    """One token id per row, shape (rows, 1), from logits of shape (rows, vocabulary).
-
-    Raises:
-        FloatingPointError: a row's logits are not numbers.
-    """
+    """One token id per row, shape (rows, 1), from logits of shape (rows, vocabulary); `token_list` takes them out."""
     logits = logits.float()
     highest, likeliest = logits.max(-1, keepdim=True)
-    if not bool(highest.isfinite().all()):
-        raise FloatingPointError("the model's logits are NaN or infinite; its weights or their dtype are broken")
+    # A broken row is told by its token, so that nothing is fetched from the device but the tokens.
+    likeliest = likeliest.masked_fill(~highest.isfinite(), _BROKEN)
     if rules.all_greedy:
         return likeliest
     scaled = logits / rules.temperature
@@ -78,7 +77,19 @@ def draw_tokens(logits: Tensor, rules: RowRules, uniforms: Sequence[float]) -> T
     cumulative = scaled.softmax(-1).double().cumsum(-1)
     points = torch.tensor(uniforms, dtype=torch.float64, device=logits.device).unsqueeze(1) * cumulative[:, -1:]
     drawn = torch.searchsorted(cumulative, points, right=True).clamp_(max=logits.shape[-1] - 1)
-    return torch.where(rules.greedy, likeliest, drawn)
+    return torch.where(rules.greedy | (likeliest == _BROKEN), likeliest, drawn)
+
+
+def token_list(drawn: Tensor) -> list[int]:
+    """Drawn tokens, fetched from the device: the one time in a step that it is waited for.
+
+    Raises:
+        FloatingPointError: a row's logits are not numbers.
+    """
+    tokens: list[int] = drawn.squeeze(1).tolist()
+    if _BROKEN in tokens:
+        raise FloatingPointError("the model's logits are NaN or infinite; its weights or their dtype are broken")
+    return tokens
 
 
 def _topmost(scaled: Tensor, rules: RowRules) -> Tensor:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
 from tasks.engines import open_engine
 from tasks.engines.base import ChatRequest, Completion, Engine, EngineConfig, EngineError, ModelConfig, Sampling
@@ -156,6 +156,29 @@ def test_an_adapter_changes_the_replies_and_the_base_stays_as_it_was(tiny_model:
     assert got[0::2] != got[1::2]
 
 
+def test_a_quick_reply_of_one_adapter_does_not_wait_for_the_slow_ones_of_another(
+    tiny_model: Path, adapter: Path
+) -> None:
+    async def run() -> None:
+        async with engine_for(tiny_model, {"tuned": adapter}) as engine:
+            long = Sampling(temperature=0, max_tokens=450)
+            slow = [asyncio.create_task(engine.generate(request(f"s{i}", sampling=long))) for i in range(8)]
+            await asyncio.sleep(0.05)
+            for i in range(3):  # a conversation
+                await engine.generate(request(f"q{i}", sampling=Sampling(0, max_tokens=5), adapter="tuned"))
+            assert not all(task.done() for task in slow)
+            await asyncio.gather(*slow)
+
+    asyncio.run(run())
+
+
+def test_adapters_that_take_turns_give_the_replies_that_they_give_alone(tiny_model: Path, adapter: Path) -> None:
+    both = [request(f"q{i}", seed=i, adapter=("tuned", None)[i % 2]) for i in range(20)]
+    together = ask(tiny_model, both, {"tuned": adapter})
+    alone = [*ask(tiny_model, both[0::2], {"tuned": adapter}), *ask(tiny_model, both[1::2], {"tuned": adapter})]
+    assert [c.reply_ids for c in together[0::2] + together[1::2]] == [c.reply_ids for c in alone]
+
+
 def test_an_adapters_replies_are_those_of_peft(tiny_model: Path, adapter: Path) -> None:
     from peft import PeftModel
 
@@ -217,6 +240,22 @@ def test_an_adapter_of_another_base_is_the_users_mistake(tiny_model: Path, adapt
 
     with pytest.raises(ValueError, match="does not fit the model"):
         ask(STARTER_FOLDER, [request("x", adapter="tuned")], {"tuned": adapter})
+
+
+def test_a_machine_that_runs_out_of_memory_still_answers_all_requests(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [request("sum " * (n % 9), seed=n) for n in range(40)]
+    expected = [c.reply_ids for c in ask(tiny_model, many)]
+
+    def small_forward(self: object, input_ids: torch.Tensor, **inputs: object) -> object:
+        if len(input_ids) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(self, input_ids=input_ids, **inputs)
+
+    forward = Qwen3ForCausalLM.forward
+    monkeypatch.setattr(Qwen3ForCausalLM, "forward", small_forward)
+    assert [c.reply_ids for c in ask(tiny_model, many)] == expected
 
 
 def test_a_request_that_nobody_waits_for_is_given_up(tiny_model: Path) -> None:
