@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import logging
+import re
 import time
 from email.utils import formatdate
 from pathlib import Path
@@ -161,7 +162,10 @@ def test_a_server_that_never_answers_whole_is_given_up_at_the_deadline(fault: Fa
 def test_giving_up_tells_how_many_attempts_there_were_and_what_the_last_fault_was() -> None:
     with FaultServer(stall, endless=itertools.repeat(fails(503, "no room"))) as server:
         said = failure(server, timeout_s=1.0)
-        assert f"({len(server.chats)} attempts, the last one: 503 Service Unavailable: no room)" in said
+        counted = re.search(r"\((\d+) attempts, the last one: 503 Service Unavailable: no room\)", said)
+        assert counted is not None, said
+        # The deadline may have cut the last attempt off before the server had read it.
+        assert int(counted[1]) - len(server.chats) in (0, 1)
 
 
 def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
