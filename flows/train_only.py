@@ -23,7 +23,7 @@ from envs.problems.splits import heldout_problems
 from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_evaluating, check_training
 from flows.steps import Steps, from_here
-from tasks.dataset.checks import check_not_held_out, check_records
+from tasks.dataset.checks import check_records
 from tasks.dataset.files import find_data_files
 from tasks.evaluation.report import RunReport
 
@@ -45,7 +45,7 @@ def train_only(config: RunConfig = DEFAULTS) -> RunReport:
     check_evaluating(config)
     if config.evaluate.num_problems:
         heldout = heldout_problems(config.play.env_class, config.env)
-        check_not_held_out(check_records(data).records, {problem.hash for problem in heldout})
+        check_records(data, {problem.hash for problem in heldout})
     steps = Steps("train only", config)
     steps.compare({policy: steps.train([path.absolute() for path in data], policy)})
     return steps.finish(f"look at the problems that got worse: {from_here(steps.data_dir)}/report.md")

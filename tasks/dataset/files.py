@@ -84,7 +84,7 @@ def _matches(path: Path, data_dir: Path) -> list[Path]:
     near = _each_once(_data_files(path if path.is_dir() else path.parent) + _data_files(data_dir))
     exist = "These exist: " + ", ".join(str(p) for p in near[:8]) if near else "No data file exists yet"
     more = f" and {len(near) - 8} more" if len(near) > 8 else ""
-    raise DataFileError(f"data file {path} {kind}; wanted a JSONL file or a glob. {exist}{more}.")
+    raise DataFileError(f"data file {path} {kind}; wanted a JSONL or parquet file, or a glob. {exist}{more}.")
 
 
 def _each_once(paths: Sequence[Path]) -> list[Path]:

@@ -78,7 +78,7 @@ def run_job(job: Job) -> Outcome:
 def _train(job: Job) -> TrainCounts:
     from transformers import AutoTokenizer
 
-    from tasks.dataset.checks import check_records
+    from tasks.dataset.checks import DistinctRows
     from tasks.engines.chat_tokens import check_template_args
     from tasks.engines.policies import quiet_transformers
     from tasks.training.publish import publish_model
@@ -88,7 +88,8 @@ def _train(job: Job) -> TrainCounts:
     quiet_transformers()
     tokenizer = AutoTokenizer.from_pretrained(job.model_folder, trust_remote_code=job.trust_remote_code)
     check_template_args(tokenizer, job.chat_template_args)
-    rows = tokenise(check_records(job.data).records, tokenizer, job.config.max_length, job.chat_template_args)
+    records = [row.record for row in DistinctRows(job.data)]
+    rows = tokenise(records, tokenizer, job.config.max_length, job.chat_template_args)
     trainer = make_trainer(job, tokenizer, rows)
     trainer.train(resume_from_checkpoint=last_checkpoint(job.work_dir / CHECKPOINTS))
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]

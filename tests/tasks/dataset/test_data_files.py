@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tasks.dataset.files import find_data_files, write_dataset
-from tasks.dataset.records import read_records
+from tasks.dataset.reading import read_records
 from tasks.dataset.rows import DataFileError
 from tasks.dataset.select import select_turns
 from tasks.rollout.config import CollectConfig
@@ -37,7 +37,7 @@ def test_a_dataset_is_published_with_its_rejected_turns_and_its_config(selection
         "sft_data_20260131_235959_config.yaml",
         "sft_data_20260131_235959_rejected.jsonl",
     ]
-    assert read_records(ref.path) == selection.kept
+    assert [row.record for row in read_records([ref.path])] == selection.kept
     (rejected,) = map(json.loads, ref.rejected_path.read_text().splitlines())
     assert rejected["reason"] == "episode_failed"
     assert rejected["messages"][-1] == {"role": "assistant", "content": "reply 0"}
@@ -100,14 +100,14 @@ def test_a_missing_file_lists_the_ones_that_exist_newest_first(tmp_path):
     for spec in ("nope.jsonl", f"{tmp_path}/data/nope*.jsonl", ["nope.jsonl"]):
         with pytest.raises(DataFileError) as caught:
             find_data_files(spec, tmp_path / "data")
-        assert "is not there; wanted a JSONL file or a glob." in str(caught.value)
+        assert "is not there; wanted a JSONL or parquet file, or a glob." in str(caught.value)
         assert str(caught.value).endswith(f"These exist: {new}, {old}.")
         assert "\n" not in str(caught.value)
 
 
 def test_a_folder_is_refused_with_the_files_in_it(tmp_path):
     (path,) = touch(tmp_path / "data", "sft_data_20260101_000000.jsonl")
-    with pytest.raises(DataFileError, match="is a folder; wanted a JSONL file or a glob") as caught:
+    with pytest.raises(DataFileError, match="is a folder; wanted a JSONL or parquet file, or a glob") as caught:
         find_data_files(tmp_path / "data", tmp_path / "nowhere")
     assert str(path) in str(caught.value)
 
