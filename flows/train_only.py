@@ -17,6 +17,8 @@ if __name__ == "__main__":  # before the imports below, which take seconds
         ],
     )
 
+from pathlib import Path
+
 from prefect import flow
 
 from envs.problems.splits import heldout_problems
@@ -24,7 +26,7 @@ from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_evaluating, check_training
 from flows.steps import Steps, from_here
 from tasks.dataset.checks import check_records
-from tasks.dataset.files import find_data_files
+from tasks.dataset.files import find_data_files, find_weighted_files
 from tasks.evaluation.report import RunReport
 
 DEFAULTS = RunConfig()
@@ -40,12 +42,27 @@ def train_only(config: RunConfig = DEFAULTS) -> RunReport:
             f"policies: train_only trains one policy, but {policy} and {others[0]} play; leave `policies` out and name "
             "the data file of one of them with --train.data_path"
         )
-    data = find_data_files(config.train.data_path, config.data_dir)
+    config, data = with_files(config)
     check_training(config)
     check_evaluating(config)
     if config.evaluate.num_problems:
         heldout = heldout_problems(config.play.env_class, config.env)
         check_records(data, {problem.hash for problem in heldout})
     steps = Steps("train only", config)
-    steps.compare({policy: steps.train([path.absolute() for path in data], policy)})
+    steps.compare({policy: steps.train(data, policy)})
     return steps.finish(f"look at the problems that got worse: {from_here(steps.data_dir)}/report.md")
+
+
+def with_files(config: RunConfig) -> tuple[RunConfig, list[Path]]:
+    """The data files, absolute, and the config with the weight of each by its name.
+
+    Raises:
+        DataFileError: there are none.
+    """
+    spec = config.train.data_path
+    if not isinstance(spec, dict):
+        return config, [path.absolute() for path in find_data_files(spec, config.data_dir)]
+    weights = find_weighted_files(spec, config.data_dir)
+    named = {str(path): weight for path, weight in weights.items()}
+    train = config.train.model_copy(update={"data_path": named})
+    return config.model_copy(update={"train": train}), list(weights)

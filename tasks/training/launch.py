@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tasks.engines.base import ModelConfig
 from tasks.engines.model_files import STARTER, model_fingerprint, resolve_model
@@ -53,11 +53,14 @@ class AdapterRef(Ref):
 
 def train_key(data: Sequence[Path], model: ModelConfig, config: TrainConfig) -> str:
     """Hash of all that decides the weights: what the files hold, never where they are."""
-    identity = {
+    identity: dict[str, Any] = {
         "data": [content_hash(path) for path in data],
         "model": model_fingerprint(model),
         "config": config.model_dump(mode="json", exclude={"data_path", "output_dir"}),
     }
+    weights = [config.weight(path) for path in data]
+    if any(weight != 1 for weight in weights):
+        identity["weights"] = weights
     if model.chat_template_args:
         identity["chat_template_args"] = model.chat_template_args
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

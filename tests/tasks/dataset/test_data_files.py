@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 import yaml
 
-from tasks.dataset.files import find_data_files, write_dataset
+from tasks.dataset.files import find_data_files, find_weighted_files, write_dataset
 from tasks.dataset.reading import read_records
 from tasks.dataset.rows import DataFileError
 from tasks.dataset.select import select_turns
@@ -93,6 +93,18 @@ def test_a_file_a_glob_and_a_list_of_both_are_found_each_file_once(tmp_path, mon
 def test_a_file_with_brackets_in_its_name_is_found_as_it_is_called(tmp_path):
     (path,) = touch(tmp_path, "run[1].jsonl")
     assert find_data_files(path, tmp_path) == [path]
+
+
+def test_weights_hold_for_all_files_that_their_entry_names(tmp_path):
+    one, two, three = touch(tmp_path, "a1.jsonl", "a2.jsonl", "b.parquet")
+    weights = {f"{tmp_path}/a*.jsonl": 2.0, str(three): 0.5}
+    assert find_weighted_files(weights, tmp_path) == {one: 2.0, two: 2.0, three: 0.5}
+    with pytest.raises(DataFileError, match=r"both .*a\*\.jsonl and .*a1\.jsonl name .*a1\.jsonl; wanted one weight"):
+        find_weighted_files({**weights, str(one): 3.0}, tmp_path)
+    with pytest.raises(DataFileError, match="is not there"):
+        find_weighted_files({"nope.jsonl": 1.0}, tmp_path)
+    with pytest.raises(DataFileError, match=r"train\.data_path is empty"):
+        find_weighted_files({}, tmp_path)
 
 
 def test_a_missing_file_lists_the_ones_that_exist_newest_first(tmp_path):
