@@ -19,7 +19,7 @@ from rich.text import Text
 
 from tasks.training.config import TrainConfig
 from tasks.training.mixing import Indices, rows_of_pass
-from tasks.training.token_data import TokenData
+from tasks.training.token_data import SampledRow, TokenData
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -141,10 +141,16 @@ def audit(
         earlier_replies=counts.earlier_replies,
         samples=[
             _shown(tokens.rows[sample.index], f"{data[sample.file].name}:{sample.number}", sample.agent_name, tokenizer)
-            for sample in counts.samples[:_SHOWN_ROWS]
+            for sample in _spread_out(counts.samples)
         ],
     )
     return found, picked
+
+
+def _spread_out(samples: Sequence[SampledRow]) -> list[SampledRow]:
+    """A few of them, from the beginning, the end and between, so that several files are seen."""
+    at = np.linspace(0, len(samples) - 1, min(_SHOWN_ROWS, len(samples)))
+    return [samples[round(i)] for i in at.tolist()]
 
 
 def _last(labels: Any) -> Indices:

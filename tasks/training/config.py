@@ -47,6 +47,9 @@ class TrainConfig(BaseModel):
         "messages of the prompt are left out, whole ones, never the system's, the last user's or any of the reply; "
         "what is still too long is dropped.",
     )
+    dry_run: bool = Field(
+        False, description="For flows.train_only: show what would be trained, in how many steps, and train nothing."
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the adapter's first weights and of the order of rows.")
 
     @field_validator("data_path", mode="before")

@@ -25,6 +25,7 @@ from typing import Any, TextIO
 from tasks.engines.base import ModelConfig
 from tasks.engines.model_files import STARTER, model_fingerprint, resolve_model
 from tasks.rollout.artifact import Ref, content_hash, publish_file
+from tasks.training.audit import Audit
 from tasks.training.config import TrainConfig
 from tasks.training.job import JOB_FILE, LOG_FILE, OUTCOME_FILE, PROGRESS_FILE, Job, Outcome, TrainCounts, TrainProgress
 
@@ -49,6 +50,8 @@ class AdapterRef(Ref):
     counts: TrainCounts
     base_fingerprint: str
     """`model_fingerprint` of the model that was trained."""
+    audit: Audit | None = None
+    """What was looked at before the first step."""
 
 
 def train_key(data: Sequence[Path], model: ModelConfig, config: TrainConfig) -> str:
@@ -56,7 +59,7 @@ def train_key(data: Sequence[Path], model: ModelConfig, config: TrainConfig) -> 
     identity: dict[str, Any] = {
         "data": [content_hash(path) for path in data],
         "model": model_fingerprint(model),
-        "config": config.model_dump(mode="json", exclude={"data_path", "output_dir"}),
+        "config": config.model_dump(mode="json", exclude={"data_path", "output_dir", "dry_run"}),
     }
     weights = [config.weight(path) for path in data]
     if any(weight != 1 for weight in weights):
