@@ -182,8 +182,9 @@ def known_keys(config_class: type[BaseModel] = RunConfig, prefix: str = "") -> d
 
 
 def is_table(field: FieldInfo) -> bool:
-    """Whether a field holds keys of the user's choosing."""
-    return bool(_entry_types(field.annotation))
+    """Whether a field holds keys of the user's choosing, and nothing else."""
+    may_be_text = get_origin(field.annotation) is not dict and str in get_args(field.annotation)
+    return bool(_entry_types(field.annotation)) and not may_be_text
 
 
 def entry_model(field: FieldInfo) -> type[BaseModel] | None:

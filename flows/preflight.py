@@ -63,8 +63,13 @@ def check_training(config: RunConfig) -> None:
     """See that there is a model to train, that the result can be written, and be played if it is to be compared.
 
     Raises:
-        ValueError: there is not, or it cannot.
+        ValueError: there is not, or it cannot; or nothing is to be trained.
     """
+    if config.train.dry_run:
+        raise ValueError(
+            "train.dry_run: this flow has nothing to look at before it has played; collect with flows.collect_only, "
+            "then pass --train.dry_run true to flows.train_only"
+        )
     if config.engine.kind == "openai_http" and config.evaluate.num_problems and not _server_takes_adapters(config):
         raise ValueError(
             "evaluate.num_problems: what is trained here cannot be loaded into the server at engine.base_url; let it "

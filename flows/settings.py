@@ -84,7 +84,8 @@ def _parsed(config_class: type[BaseModel], flags: Sequence[str]) -> Tree:
     try:
         return CliSettingsSource(settings, cli_parse_args=list(flags), root_parser=parser, cli_parse_none_str="null")()
     except SettingsError as error:
-        raise ConfigError(str(error.__cause__ or error)) from error
+        is_broken_json = isinstance(error.__cause__, json.JSONDecodeError)  # its own text does not name the key
+        raise ConfigError(str(error if is_broken_json else error.__cause__ or error)) from error
 
 
 def _checked(flags: Sequence[str]) -> tuple[list[str], dict[tuple[str, str], list[str]]]:

@@ -102,6 +102,7 @@ class Steps:
         adapter = bring_folder(self._call(train, data, config.model, config.train, folder, resolved), folder)
         self.note(
             trained={**self.summary.trained, policy: adapter.counts},
+            audits={**self.summary.audits, **({policy: adapter.audit} if adapter.audit else {})},
             files={self._of("model folder", policy): adapter.path},
         )
         return adapter

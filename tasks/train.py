@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import task
+from rich.console import Console
 
 from tasks.caching import by_content
-from tasks.dataset.checks import check_records
 from tasks.engines.base import ModelConfig
+from tasks.training.audit import audit_table
 from tasks.training.config import TrainConfig
+from tasks.training.gate import audit_data
 from tasks.training.launch import AdapterRef, train_adapter, train_key
 from tasks.training.progress import show_training
 
@@ -37,9 +39,12 @@ def train(
     """Publish the model folder `output_dir`. `resolved_config`: YAML, kept beside the weights.
 
     Raises:
-        DataFileError: a row cannot be trained on, with file:line.
+        DataFileError: a row cannot be trained on, with file:line, or is not what the model was sent.
+        NothingToTrainError: no row is left to train on.
         TrainingRefusedError, TrainingError: see `train_adapter`.
     """
-    check_records(data)
+    found = audit_data(data, model, config)
+    Console(stderr=True).print(audit_table(found))
     with show_training() as on_progress:
-        return train_adapter(data, model, config, output_dir, resolved_config, on_progress)
+        adapter = train_adapter(data, model, config, output_dir, resolved_config, on_progress)
+    return adapter.model_copy(update={"audit": found})

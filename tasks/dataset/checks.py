@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.dataset.records import Funnel, Reason, Record, read_records
+from tasks.dataset.reading import Located, read_records
+from tasks.dataset.records import Funnel, Reason
 from tasks.dataset.rows import DataFileError
 
 __all__ = [
     "CheckReport",
     "DataFileError",
+    "DistinctRows",
     "NothingToTrainOnError",
-    "check_not_held_out",
     "check_records",
     "check_something_kept",
 ]
@@ -26,51 +28,62 @@ class NothingToTrainOnError(ValueError):
 
 @dataclass(frozen=True)
 class CheckReport:
-    """Data files that can be trained on."""
+    """Data files that can be trained on, counted."""
 
-    records: list[Record]
-    """Each once, in the order of the files."""
+    rows: int
+    """Each once."""
     duplicates: int
-    """Rows that were left out because the same messages had come before."""
+    """Rows that are left out because the same messages had come before."""
     rows_by_agent: dict[str, int]
 
-    @property
-    def rows(self) -> int:
-        return len(self.records)
+
+class DistinctRows:
+    """The rows of data files, checked, each once, in the order of the files. What is kept of a row is a hash."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self.duplicates = 0
+        """Rows that were passed over because the same messages had come before; of all once it is read to its end."""
+
+    def __iter__(self) -> Iterator[Located]:
+        """
+        Raises:
+            DataFileError: a row cannot be trained on (with file:line), or there are no rows at all.
+        """
+        self.duplicates = 0
+        seen: set[bytes] = set()
+        for located in read_records(self._paths):
+            digest = hashlib.blake2b(located.record.content.encode(), digest_size=16).digest()
+            if digest in seen:
+                self.duplicates += 1
+                continue
+            seen.add(digest)
+            yield located
+        if not seen:
+            names = ", ".join(map(str, self._paths))
+            raise DataFileError(f"{names}: no rows; wanted at least one record; see the _stats.json beside it for why.")
 
 
-def check_records(paths: Sequence[Path]) -> CheckReport:
-    """Read data files, check every row, and leave out rows that repeat an earlier one.
+def check_records(paths: Sequence[Path], heldout_hashes: Collection[str] = ()) -> CheckReport:
+    """Read data files to their end, and see that they can be trained on, and that before and after will not be
+    measured on problems that are trained on. Rows without a `problem_hash` in their metadata cannot be told, and pass.
 
     Raises:
-        DataFileError: a row cannot be trained on (with file:line), or there are no rows at all.
+        DataFileError: a row cannot be trained on (with file:line), some are of held-out problems, or there are none.
     """
-    rows = read_records(paths)
-    if not rows:
-        names = ", ".join(map(str, paths))
-        raise DataFileError(f"{names}: no rows; wanted at least one record; see the _stats.json beside it for why.")
-    first: dict[str, Record] = {}
-    for record in rows:
-        first.setdefault(record.content, record)
-    records = list(first.values())
-    by_agent = Counter(record.metadata.agent_name for record in records)
-    return CheckReport(records, len(rows) - len(records), dict(sorted(by_agent.items())))
-
-
-def check_not_held_out(records: Sequence[Record], heldout_hashes: Collection[str]) -> None:
-    """See that before and after will not be measured on problems that are trained on.
-
-    Rows without a `problem_hash` in their metadata cannot be told, and pass.
-
-    Raises:
-        DataFileError: some rows are of held-out problems.
-    """
-    shared = sum((record.metadata.model_extra or {}).get("problem_hash") in heldout_hashes for record in records)
+    rows = DistinctRows(paths)
+    by_agent: Counter[str] = Counter()
+    shared = 0
+    for record, *_ in rows:
+        by_agent[record.metadata.agent_name] += 1
+        shared += (record.metadata.model_extra or {}).get("problem_hash") in heldout_hashes
+    report = CheckReport(by_agent.total(), rows.duplicates, dict(sorted(by_agent.items())))
     if shared:
         raise DataFileError(
-            f"{shared} of {len(records)} rows are of problems that are held out to compare before and after; give "
+            f"{shared} of {report.rows} rows are of problems that are held out to compare before and after; give "
             "another --env.benchmark, leave these rows out, or train without a comparison: --evaluate.num_problems 0"
         )
+    return report
 
 
 _REMEDIES: dict[Reason, str] = {

@@ -71,6 +71,23 @@ def find_data_files(spec: str | Path | Sequence[str | Path] | None, data_dir: Pa
     return _each_once(found)
 
 
+def find_weighted_files(weights: Mapping[str, float], data_dir: Path) -> dict[Path, float]:
+    """The same with weights: each file that an entry names has the entry's weight.
+
+    Raises:
+        DataFileError: an entry names no file, or two name the same one.
+    """
+    if not weights:
+        raise DataFileError('train.data_path is empty; wanted weights such as {"a.jsonl": 2, "b*.jsonl": 0.5}.')
+    found: dict[Path, tuple[str, float]] = {}
+    for spec, weight in weights.items():
+        for path in find_data_files(spec, data_dir):
+            first, _ = found.setdefault(path.absolute(), (spec, weight))
+            if first != spec:
+                raise DataFileError(f"train.data_path: both {first} and {spec} name {path}; wanted one weight for it.")
+    return {path: weight for path, (_, weight) in found.items()}
+
+
 def _matches(path: Path, data_dir: Path) -> list[Path]:
     if path.name.endswith("_rejected.jsonl"):
         raise DataFileError(f"{path} holds the turns that were rejected; wanted {path.name.replace('_rejected', '')}.")
@@ -84,7 +101,7 @@ def _matches(path: Path, data_dir: Path) -> list[Path]:
     near = _each_once(_data_files(path if path.is_dir() else path.parent) + _data_files(data_dir))
     exist = "These exist: " + ", ".join(str(p) for p in near[:8]) if near else "No data file exists yet"
     more = f" and {len(near) - 8} more" if len(near) > 8 else ""
-    raise DataFileError(f"data file {path} {kind}; wanted a JSONL file or a glob. {exist}{more}.")
+    raise DataFileError(f"data file {path} {kind}; wanted a JSONL or parquet file, or a glob. {exist}{more}.")
 
 
 def _each_once(paths: Sequence[Path]) -> list[Path]:

@@ -1,18 +1,17 @@
 """The data file: its rows, what becomes of the turns that are not kept, and the counts of both.
 
 `<stem>.jsonl` holds one `Record` a line, `<stem>_rejected.jsonl` one `Rejected` a line. `select.py` makes them,
-`files.py` publishes them, `checks.py` and training read them.
+`files.py` publishes them, `reading.py` reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from tasks.dataset.rows import DataFileError, parse_row
 from tasks.rollout.artifact import Ref, publish_file
 
 Reason = Literal[
@@ -129,31 +128,3 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     with publish_file(path) as tmp, tmp.open("w", encoding="utf-8") as file:
         for record in records:
             file.write(record.model_dump_json(exclude_unset=True) + "\n")
-
-
-def read_records(paths: Path | Sequence[Path]) -> list[Record]:
-    """All rows of one or more data files, in order, each checked.
-
-    Raises:
-        DataFileError: a file cannot be read or a row cannot be trained on, with file:line.
-    """
-    return [record for path in ([paths] if isinstance(paths, Path) else paths) for record in _read_file(path)]
-
-
-def _read_file(path: Path) -> Iterator[Record]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise DataFileError(f"{path}: cannot be read: {error.strerror}; wanted a JSONL data file.") from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield _to_record(parse_row(line, f"{path}:{number}"), f"{path}:{number}")
-
-
-def _to_record(row: dict[str, Any], where: str) -> Record:
-    try:
-        return Record.model_validate({"messages": row["messages"], "metadata": row.get("metadata") or {}})
-    except ValidationError as error:
-        fault = error.errors()[0]
-        field = ".".join(map(str, fault["loc"]))
-        raise DataFileError(f"{where}: {field} is {fault['input']!r}; {fault['msg']}; mend or delete it.") from None

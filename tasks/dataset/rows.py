@@ -1,9 +1,11 @@
-"""One line of a data file that a user may have written: parsed, or refused in words."""
+"""A row of a data file that a user may have written: a prompt and a reply, or refused in words."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
+
+from tasks.dataset.layouts import LAYOUTS, find_messages
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -12,29 +14,35 @@ class DataFileError(ValueError):
     """A data file is missing or cannot be trained on. The message is one line that says where, what and what to do."""
 
 
-def parse_row(line: bytes, where: str) -> dict[str, Any]:
-    """The row on one line, with its messages reduced to role and content.
+def check_row(row: object, where: str) -> dict[str, Any]:
+    """The row as messages with role and content alone, whichever layout it has; see `layouts.py`.
 
     Args:
         where: stands in front of every error, as `file:line`.
 
     Raises:
-        DataFileError: the line is not JSON, or its messages are not a prompt and an assistant's reply.
+        DataFileError: it has no layout that is known, or its messages are not a prompt and an assistant's reply.
     """
-    row = _parse_json(line, where)
-    if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
-        found = f"an object with {', '.join(map(repr, row)) or 'nothing'}" if isinstance(row, dict) else _kind(row)
-        raise DataFileError(
-            f'{where}: found {found}; wanted an object with a list "messages"; mend or delete the line.'
+    if not isinstance(row, dict) or (found := find_messages(row)) is None:
+        found_instead = (
+            f"an object with {', '.join(map(repr, row)) or 'nothing'}" if isinstance(row, dict) else kind(row)
         )
-    messages = [_parse_message(m, i, where) for i, m in enumerate(row["messages"])]
+        raise DataFileError(
+            f"{where}: found {found_instead}; wanted an object with {LAYOUTS}; mend or delete the line."
+        )
+    messages = [_parse_message(m, i, where) for i, m in enumerate(found)]
     _check_order([m["role"] for m in messages], where)
     if not messages[-1]["content"].strip():
         raise DataFileError(f"{where}: the assistant's reply is empty; wanted text to train on; delete the line.")
     return {**row, "messages": messages}
 
 
-def _parse_json(line: bytes, where: str) -> Any:
+def parse_json(line: bytes, where: str) -> Any:
+    """What is on a line of a JSONL file.
+
+    Raises:
+        DataFileError: it is not JSON, or not text.
+    """
     try:
         return json.loads(line.decode())
     except UnicodeDecodeError as error:
@@ -49,12 +57,14 @@ def _parse_json(line: bytes, where: str) -> Any:
 def _parse_message(message: object, index: int, where: str) -> dict[str, str]:
     here = f"{where}: message {index}"
     if not isinstance(message, dict):
-        raise DataFileError(f"{here} is {_kind(message)}; wanted an object with role and content; mend the line.")
+        raise DataFileError(f"{here} is {kind(message)}; wanted an object with role and content; mend the line.")
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise DataFileError(f"{here} has role {role!r}; wanted one of {', '.join(ROLES)}; mend the line.")
     if not isinstance(content, str):
-        raise DataFileError(f"{here} has {_kind(content)} as content; wanted text; mend the line.")
+        raise DataFileError(f"{here} has {kind(content)} as content; wanted text; mend the line.")
+    if not _is_unicode(content):
+        raise DataFileError(f"{here} holds half a character (a lone surrogate); wanted text; mend the line.")
     others = [key for key, value in message.items() if key not in ("role", "content") and value is not None]
     if others:
         raise DataFileError(
@@ -88,6 +98,16 @@ def _check_order(roles: list[str], where: str) -> None:
         )
 
 
-def _kind(value: object) -> str:
+def _is_unicode(text: str) -> bool:
+    """JSON can spell what no text may hold, and no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def kind(value: object) -> str:
+    """What a value is, in words."""
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.dataset.checks import CheckReport
 from tasks.dataset.records import Funnel
 from tasks.dataset.select import refuse_doubles
 from tasks.rollout.artifact import publish_file
@@ -82,36 +81,6 @@ def compute_stats(
         "by_difficulty": {_level(d): _rates(group) for d, group in finished.groupby("difficulty")},
         "by_env": {env: _env_stats(group, turns[turns["env"] == env]) for env, group in finished.groupby("env")},
     }
-
-
-def compute_file_stats(report: CheckReport, paths: Sequence[Path]) -> Stats:
-    """The same for data files alone, as far as their rows tell: lengths in characters always, in tokens if known."""
-    rows = [
-        {
-            **record.metadata.model_dump(include={"agent_name", "env_name", "reward", "env_success"}),
-            **{f"{kind}_tokens": (record.metadata.model_extra or {}).get(f"{kind}_tokens") for kind in _SIDES},
-            "prompt_characters": sum(len(m["content"]) for m in record.messages[:-1]),
-            "completion_characters": len(record.messages[-1]["content"]),
-        }
-        for record in report.records
-    ]
-    lengths = [f"{kind}_{unit}" for unit in ("characters", "tokens") for kind in _SIDES]
-    table = pd.DataFrame(rows, columns=["agent_name", "env_name", "reward", "env_success", *lengths])
-    return {
-        "files": [str(path) for path in paths],
-        "rows": {
-            "kept": report.rows,
-            "kept_by_agent": report.rows_by_agent,
-            "rejected": {"duplicate": report.duplicates},
-        },
-        "by_env": {
-            env: {agent: {c: _spread(g[c]) for c in ["reward", *lengths]} for agent, g in group.groupby("agent_name")}
-            for env, group in table.groupby("env_name")
-        },
-    }
-
-
-_SIDES = ("prompt", "completion")
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:

@@ -22,9 +22,15 @@ def prompt_token_ids(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], template_args: Mapping[str, Any]
 ) -> list[int]:
     """The chat as the policy sees it, up to where its reply begins. `template_args`: ModelConfig.chat_template_args."""
+    return encode(tokenizer, prompt_text(tokenizer, messages, template_args))
+
+
+def prompt_text(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], template_args: Mapping[str, Any]
+) -> str:
+    """The same as text, with the special tokens spelled out."""
     chat = [{"role": m["role"], "content": m["content"]} for m in messages]
-    text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False, **template_args)
-    return encode(tokenizer, str(text))
+    return str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False, **template_args))
 
 
 def check_template_args(tokenizer: PreTrainedTokenizerBase, template_args: Mapping[str, Any]) -> None:
@@ -69,7 +75,12 @@ def check_template_of(model: ModelConfig) -> None:
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Text to ids, with nothing added: a template already holds its special tokens."""
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return encode_all(tokenizer, [text])[0]
+
+
+def encode_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """The same for many texts, which a tokenizer does faster than one after the other."""
+    return list(tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def decode_reply(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 from tasks.evaluation.compare import Comparison, Effect, ProblemChange
 from tasks.evaluation.intervals import Estimate
 from tasks.evaluation.series import Arm, Round
+from tasks.training.audit import Audit, audit_markdown, audit_rows
 from tasks.training.job import TrainCounts
 
 MOST_LISTED = 20
@@ -40,6 +41,8 @@ class RunReport:
     """Turns that were not kept, by reason."""
     trained: Mapping[str, TrainCounts] = field(default_factory=dict)
     """What each policy's training did."""
+    audits: Mapping[str, Audit] = field(default_factory=dict)
+    """What each policy's training was on."""
     comparison: Comparison | None = None
     rounds: Sequence[Round] = ()
     controls: Mapping[str, Arm] = field(default_factory=dict)
@@ -79,6 +82,9 @@ def report_markdown(report: RunReport, plot: Path | None = None, rounds_plot: Pa
         parts += _comparison_parts(report.comparison, plot)
     if report.comparison is not None and report.controls:
         parts += ["## Controls", _controls_table(report, report.comparison)]
+    for policy, found in report.audits.items():
+        of = f", policy {policy}" if len(report.audits) > 1 else ""
+        parts += [f"## What was trained{of}", _table(["", ""], list(audit_rows(found))), *audit_markdown(found)]
     if report.rejected:
         parts += ["## Turns that were not kept", _table(["reason", "turns"], _as_rows(report.rejected))]
     if report.left_out:

@@ -17,7 +17,8 @@ import json
 import logging
 import os
 import queue
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -121,6 +122,29 @@ def read_episodes(path: Path) -> list[Episode]:
     """
     shards = sorted(path.glob("shard-*.jsonl")) if path.is_dir() else [path]
     return [line.episode for shard in shards for line in _whole_lines(shard)]
+
+
+def find_episodes(folder: Path, keys: Collection[EpisodeKey]) -> Iterator[Episode]:
+    """Some episodes of a journal's folder. Lines of other ones are read, but not parsed.
+
+    Raises:
+        JournalFileError: one of these lines is not an episode.
+    """
+    hashes = {key.problem_hash.encode() for key in keys}
+    if not hashes:
+        return
+    for shard in sorted(folder.glob("shard-*.jsonl")):
+        with shard.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                began = _BEGINS.match(raw)
+                if began and began[1] in hashes and raw.endswith(b"\n"):
+                    episode = _parse(raw, f"{shard}:{number}")
+                    if episode.key in keys:
+                        yield episode
+
+
+_BEGINS = re.compile(rb'\{"problem_hash":"([^"]*)"')
+"""How a line begins: with the first field of `Episode`."""
 
 
 class _Line(NamedTuple):

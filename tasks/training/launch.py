@@ -20,11 +20,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tasks.engines.base import ModelConfig
 from tasks.engines.model_files import STARTER, model_fingerprint, resolve_model
 from tasks.rollout.artifact import Ref, content_hash, publish_file
+from tasks.training.audit import Audit
 from tasks.training.config import TrainConfig
 from tasks.training.job import JOB_FILE, LOG_FILE, OUTCOME_FILE, PROGRESS_FILE, Job, Outcome, TrainCounts, TrainProgress
 
@@ -49,15 +50,20 @@ class AdapterRef(Ref):
     counts: TrainCounts
     base_fingerprint: str
     """`model_fingerprint` of the model that was trained."""
+    audit: Audit | None = None
+    """What was looked at before the first step."""
 
 
 def train_key(data: Sequence[Path], model: ModelConfig, config: TrainConfig) -> str:
     """Hash of all that decides the weights: what the files hold, never where they are."""
-    identity = {
+    identity: dict[str, Any] = {
         "data": [content_hash(path) for path in data],
         "model": model_fingerprint(model),
-        "config": config.model_dump(mode="json", exclude={"data_path", "output_dir"}),
+        "config": config.model_dump(mode="json", exclude={"data_path", "output_dir", "dry_run"}),
     }
+    weights = [config.weight(path) for path in data]
+    if any(weight != 1 for weight in weights):
+        identity["weights"] = weights
     if model.chat_template_args:
         identity["chat_template_args"] = model.chat_template_args
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -63,7 +63,7 @@ def run_job(job: Job) -> Outcome:
     from tasks.dataset.rows import DataFileError
     from tasks.engines.chat_tokens import TemplateArgsError
     from tasks.training.publish import UnusableWeightsError
-    from tasks.training.tokenise import NothingToTrainError
+    from tasks.training.token_data import NothingToTrainError
 
     try:
         return Outcome(kind="done", counts=_train(job))
@@ -78,27 +78,29 @@ def run_job(job: Job) -> Outcome:
 def _train(job: Job) -> TrainCounts:
     from transformers import AutoTokenizer
 
-    from tasks.dataset.checks import check_records
-    from tasks.engines.chat_tokens import check_template_args
+    from tasks.engines.chat_tokens import check_template_args, end_of_turn_id
     from tasks.engines.policies import quiet_transformers
+    from tasks.training.audit import audit
     from tasks.training.publish import publish_model
-    from tasks.training.tokenise import tokenise
+    from tasks.training.token_data import token_data
     from tasks.training.trainer import last_checkpoint, make_trainer
 
     quiet_transformers()
     tokenizer = AutoTokenizer.from_pretrained(job.model_folder, trust_remote_code=job.trust_remote_code)
     check_template_args(tokenizer, job.chat_template_args)
-    rows = tokenise(check_records(job.data).records, tokenizer, job.config.max_length, job.chat_template_args)
-    trainer = make_trainer(job, tokenizer, rows)
+    tokens = token_data(job.data, job.model_folder, tokenizer, job.chat_template_args, job.config)
+    end = end_of_turn_id(tokenizer, job.chat_template_args)
+    found, picked = audit(tokens, job.data, tokenizer, end, job.config)
+    trainer = make_trainer(job, tokenizer, tokens.rows.select(picked))
     trainer.train(resume_from_checkpoint=last_checkpoint(job.work_dir / CHECKPOINTS))
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
         publish_model(job, model, trainer.processing_class, trainer.args, losses)
     return TrainCounts(
-        rows=len(rows.rows),
-        dropped_overlong=rows.dropped_overlong,
-        trained_tokens=rows.trained_tokens,
+        rows=found.rows,
+        dropped_overlong=found.dropped_overlong,
+        trained_tokens=found.trained_tokens,
         steps=trainer.state.global_step,
         first_loss=losses[0],
         last_loss=losses[-1],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.dataset.records import Record
 from tasks.engines.base import Message
-from tasks.engines.chat_tokens import encode, end_of_turn_id, prompt_token_ids
+from tasks.engines.chat_tokens import encode, encode_all, end_of_turn_id, prompt_text, prompt_token_ids
 from tasks.rollout.episode import Turn
 
 if TYPE_CHECKING:
@@ -17,56 +17,103 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Label of a token that the loss leaves out."""
 
+_THINK_BEGINS, _THINK_ENDS = "<think>", "</think>"
 
-class NothingToTrainError(ValueError):
-    """No row is left to train on."""
+
+class UntrainableRowError(ValueError):
+    """A row that must not be trained on with this tokenizer and template. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One record: prompt, reply, end of turn."""
+    """One record: prompt, reply and, unless the reply was cut off, the token that ends a turn."""
 
     input_ids: list[int]
     labels: list[int]
     """`input_ids`, with `IGNORED` for the prompt."""
 
-
-@dataclass(frozen=True)
-class TokenRows:
-    """What is trained on, and what was too long for it."""
-
-    rows: list[TokenRow]
-    dropped_overlong: int
+    @property
+    def prompt_length(self) -> int:
+        """Tokens without a loss; the others follow them."""
+        return self.labels.count(IGNORED)
 
     @property
-    def trained_tokens(self) -> int:
-        """Tokens with a loss, each counted once."""
-        return sum(label != IGNORED for row in self.rows for label in row.labels)
+    def prompt_ids(self) -> list[int]:
+        return self.input_ids[: self.prompt_length]
+
+    @property
+    def reply_ids(self) -> list[int]:
+        return self.labels[self.prompt_length :]
 
 
 def tokenise(
-    records: Sequence[Record],
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    template_args: Mapping[str, Any],
-) -> TokenRows:
-    """Turn records into token rows. The loss is on the last message and on the token that ends it. `template_args` are
-    those that the prompts were rendered with when they were played.
+    records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, template_args: Mapping[str, Any]
+) -> list[TokenRow | UntrainableRowError]:
+    """Turn records into token rows, or into what is wrong with them. The loss is on the last message and on the token
+    that ends it. `template_args` are those that the prompts were rendered with when they were played.
 
     The reply is put behind the prompt that the engine renders, not rendered by the template: templates rewrite earlier
-    replies (Qwen3 removes their thoughts), and the model must learn the text that it would itself have sampled.
-
-    Raises:
-        NothingToTrainError: there is no record, or every one has more than `max_length` tokens.
+    replies (Qwen3 removes their thoughts), and the model must learn the text that it would itself have sampled. So it
+    takes no template with marks for what is trained.
     """
+    prompts = [_rendered(record, tokenizer, template_args) for record in records]
+    texts = [prompt if isinstance(prompt, str) else "" for prompt in prompts]
+    prompt_ids = encode_all(tokenizer, texts)
+    replies = encode_all(tokenizer, [record.messages[-1]["content"] for record in records])
     end = end_of_turn_id(tokenizer, template_args)
-    rows = [_row(record, tokenizer, end, template_args) for record in records]
-    fitting = [row for row in rows if len(row.input_ids) <= max_length]
-    if not fitting:
-        shortest = min((len(row.input_ids) for row in rows), default=0)
-        why = f"all {len(rows)} rows are longer than train.max_length={max_length}; the shortest has {shortest} tokens"
-        raise NothingToTrainError(f"nothing to train on: {why if rows else 'the data has no rows'}")
-    return TokenRows(fitting, len(rows) - len(fitting))
+    return [
+        prompt
+        if isinstance(prompt, UntrainableRowError)
+        else _checked(record, prompt, _row(asked, _ended(reply, _finish_reason(record), end)), tokenizer, end)
+        for record, prompt, asked, reply in zip(records, prompts, prompt_ids, replies, strict=True)
+    ]
+
+
+def _row(prompt_ids: list[int], reply_ids: list[int]) -> TokenRow:
+    return TokenRow(prompt_ids + reply_ids, [IGNORED] * len(prompt_ids) + reply_ids)
+
+
+def _rendered(
+    record: Record, tokenizer: PreTrainedTokenizerBase, template_args: Mapping[str, Any]
+) -> str | UntrainableRowError:
+    try:
+        return prompt_text(tokenizer, _as_chat(record.messages[:-1]), template_args)
+    except Exception as error:  # a chat template raises what it likes
+        why = " ".join(str(error).split())
+        return UntrainableRowError(
+            f"the model's chat template refuses the prompt ({type(error).__name__}: {why}); mend or delete the line"
+        )
+
+
+def _checked(
+    record: Record, prompt: str, row: TokenRow, tokenizer: PreTrainedTokenizerBase, end: int
+) -> TokenRow | UntrainableRowError:
+    """The row, if the loss is on a reply that could have been sampled behind this prompt."""
+    reply = record.messages[-1]["content"]
+    bos = tokenizer.bos_token_id
+    if not row.reply_ids or row.reply_ids == [end]:
+        return UntrainableRowError(
+            "the tokenizer makes no token of the reply, so nothing would be trained; delete the line"
+        )
+    if bos is not None and row.prompt_ids[:2] == [bos, bos]:
+        return UntrainableRowError(
+            f"the prompt begins with {tokenizer.bos_token} twice; wanted it once; the chat template or the first "
+            "message has one too many"
+        )
+    if _THINK_ENDS in reply and _THINK_ENDS not in str(tokenizer.decode(row.reply_ids, skip_special_tokens=False)):
+        return UntrainableRowError(f"the tokenizer loses {_THINK_ENDS} in the reply; take another model")
+    if prompt.rstrip().endswith(_THINK_BEGINS):
+        if reply.lstrip().startswith(_THINK_BEGINS):
+            return UntrainableRowError(
+                f"{_THINK_BEGINS} would stand there twice: the chat template opens the thoughts and so does the reply; "
+                "leave it out of the reply"
+            )
+        if _THINK_ENDS not in reply and _finish_reason(record) != "length":
+            return UntrainableRowError(
+                f"the chat template opens {_THINK_BEGINS}, and the reply never closes it, so its thoughts are lost; "
+                "put them into the reply, or pass --model.chat_template_args.enable_thinking false"
+            )
+    return row
 
 
 def differs_from_sampled(
@@ -89,26 +136,25 @@ def differs_from_sampled(
     if _prompt_ids(turn.messages, tokenizer, template_args) != turn.prompt_ids:
         return "prompt"
     end = end_of_turn_id(tokenizer, template_args)
-    if _reply_ids(turn.reply, turn.finish_reason, tokenizer, end) != turn.reply_ids:
+    if _ended(encode(tokenizer, turn.reply), turn.finish_reason, end) != turn.reply_ids:
         return "reply"
     return None
-
-
-def _row(record: Record, tokenizer: PreTrainedTokenizerBase, end: int, template_args: Mapping[str, Any]) -> TokenRow:
-    *asked, reply = record.messages
-    prompt_ids = _prompt_ids(asked, tokenizer, template_args)
-    finish_reason = getattr(record.metadata, "finish_reason", None)
-    reply_ids = _reply_ids(reply["content"], finish_reason, tokenizer, end)
-    return TokenRow(prompt_ids + reply_ids, [IGNORED] * len(prompt_ids) + reply_ids)
 
 
 def _prompt_ids(
     asked: Sequence[Mapping[str, str]], tokenizer: PreTrainedTokenizerBase, template_args: Mapping[str, Any]
 ) -> list[int]:
-    prompt: list[Message] = [{"role": m["role"], "content": m["content"]} for m in asked]
-    return prompt_token_ids(tokenizer, prompt, template_args)
+    return prompt_token_ids(tokenizer, _as_chat(asked), template_args)
 
 
-def _reply_ids(reply: str, finish_reason: str | None, tokenizer: PreTrainedTokenizerBase, end: int) -> list[int]:
+def _as_chat(asked: Sequence[Mapping[str, str]]) -> list[Message]:
+    return [{"role": m["role"], "content": m["content"]} for m in asked]
+
+
+def _finish_reason(record: Record) -> str | None:
+    return (record.metadata.model_extra or {}).get("finish_reason")
+
+
+def _ended(reply_ids: list[int], finish_reason: str | None, end: int) -> list[int]:
     """A reply that was cut off did not end there, and the model must not learn that it does."""
-    return encode(tokenizer, reply) + ([] if finish_reason == "length" else [end])
+    return reply_ids if finish_reason == "length" else [*reply_ids, end]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 from tasks.engines.policies import pick_device, pick_dtype
 from tasks.training.job import CHECKPOINTS, PROGRESS_FILE, Job, TrainProgress
 from tasks.training.publish import UnusableWeightsError
-from tasks.training.tokenise import TokenRows
 
 _CHECKPOINT_SHARE = 0.1
 """A checkpoint after each such share of the steps: what a crash costs at most."""
 
 
-def make_trainer(job: Job, tokenizer: Any, rows: TokenRows) -> Any:
-    """The trainer of a job, ready to start or to resume."""
+def make_trainer(job: Job, tokenizer: Any, rows: Dataset) -> Any:
+    """The trainer of a job, ready to start or to resume. `rows`: input_ids and labels."""
     device = pick_device(job.config.num_gpus)
     dtype = pick_dtype(device)
     model = AutoModelForCausalLM.from_pretrained(
@@ -35,7 +33,7 @@ def make_trainer(job: Job, tokenizer: Any, rows: TokenRows) -> Any:
     return SFTTrainer(
         model=model,
         args=_arguments(job, device, dtype),
-        train_dataset=Dataset.from_list([asdict(row) for row in rows.rows]),
+        train_dataset=rows.select_columns(["input_ids", "labels"]),
         processing_class=tokenizer,
         peft_config=_lora(job) if job.config.use_lora else None,
         callbacks=[_ProgressFile(job.work_dir / PROGRESS_FILE)],

@@ -206,3 +206,51 @@ def test_problems_whose_reference_answer_fails_are_named_and_not_played(
     assert [reason.partition(":")[0] for reason in report.left_out.values()] == ["3"]
     assert not any("add 3 to" in request.messages[0]["content"] for request in played)
     assert "## Problems that were left out" in (run_folder / "sft_data_code" / "report.md").read_text()
+
+
+def written(folder: Path) -> dict[Path, bytes]:
+    """What lies in a folder, Prefect's own results aside."""
+    files = (path for path in folder.rglob("*") if path.is_file() and "results" not in path.parts)
+    return {path: path.read_bytes() for path in files}
+
+
+def test_a_dry_run_shows_what_would_be_trained_and_writes_nothing(
+    run_folder: Path, make_config: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collect_only(make_config())
+    (run_folder / "mine.jsonl").write_text('{"prompt": "What is 1 + 1?", "completion": "2"}\n')
+    before = written(run_folder)
+    (data,) = data_files(run_folder / "sft_data_math")
+    path = {str(data): 1, "mine.jsonl": 3}
+    capsys.readouterr()
+    report = train_only(make_config(train={"dry_run": True, "data_path": path}))
+    said = capsys.readouterr().out
+    assert report.audits["shared_model"].rows == 15 and not report.trained
+    for shown in (
+        "dry run: nothing is trained",
+        "weight 3: 3 in a pass",
+        "1 of 16 rows",
+        "memory of the CPU",
+        "\\boxed",
+    ):
+        assert shown in said
+    assert written(run_folder) == before
+    with pytest.raises(ValueError, match=r"train\.dry_run: this flow has nothing to look at before it has played"):
+        collect_and_train(make_config(train={"dry_run": True}))
+
+
+def test_the_report_shows_what_was_trained_and_files_of_others_are_mixed(run_folder: Path, make_config: Any) -> None:
+    import pandas as pd
+
+    pd.DataFrame([{"prompt": "What is 1 + 1?", "completion": "It is two."}]).to_parquet("mine.parquet")
+    chat = [{"from": "human", "value": "What is 2 + 1?"}, {"from": "gpt", "value": "It is three."}]
+    Path("share.jsonl").write_text(json.dumps({"conversations": chat}) + "\n")
+    weights = {"mine.parquet": 2, "share.jsonl": 1}
+    report = train_only(make_config(train={"data_path": weights}))
+    assert report.trained["shared_model"].rows == 3
+    text = (run_folder / "sft_data_math" / "report.md").read_text()
+    assert "## What was trained" in text and "It is two.<|im_end|>" in text and "weight 2: 2 in a pass" in text
+    other = train_only(make_config(train={"data_path": {**weights, "share.jsonl": 4}}))
+    assert other.trained["shared_model"].rows == 6 and not other.cached
+    again = train_only(make_config(train={"data_path": {**weights, "share.jsonl": 4}}))
+    assert again.cached == ("train",) and again.audits == other.audits

@@ -207,3 +207,26 @@ def test_policies_are_given_by_role() -> None:
         "sft_model_math/shared_model",
         "sft_model_math/coder",
     ]
+
+
+def test_files_to_train_on_are_given_by_name_by_list_and_with_weights() -> None:
+    def read(text: str) -> Any:
+        return read_config(RunConfig, ["--train.data_path", text]).train.data_path
+
+    assert read("a.jsonl") == "a.jsonl"
+    assert read("a.jsonl,b*.parquet") == ["a.jsonl", "b*.parquet"]
+    assert read('{"a.jsonl": 2, "b.jsonl": 0.5}') == {"a.jsonl": 2, "b.jsonl": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"a.jsonl": -1}', "train.data_path: found the weight -1 of a.jsonl; wanted a number above 0"),
+        ('{"a.jsonl": "two"}', "train.data_path: found the weight 'two' of a.jsonl; wanted a number above 0"),
+        ('{"a.jsonl": }', "Parsing error encountered for train.data_path: Expecting value"),
+    ],
+)
+def test_a_wrong_weight_is_told_in_one_line(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(RunConfig, ["--train.data_path", text])
+    assert str(caught.value).startswith(said) and "\n" not in str(caught.value)

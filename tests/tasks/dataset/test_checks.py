@@ -6,8 +6,8 @@ import pytest
 
 from tasks.dataset.checks import (
     DataFileError,
+    DistinctRows,
     NothingToTrainOnError,
-    check_not_held_out,
     check_records,
     check_something_kept,
 )
@@ -28,7 +28,7 @@ def test_rows_that_repeat_an_earlier_one_are_left_out_and_counted_across_files(t
     one = write(tmp_path / "1.jsonl", "a", "b", "a")
     two = write(tmp_path / "2.jsonl", "b", "c", agent="tester")
     report = check_records([one, two])
-    assert [r.messages[-1]["content"] for r in report.records] == ["a", "b", "c"]
+    assert [r.record.messages[-1]["content"] for r in DistinctRows([one, two])] == ["a", "b", "c"]
     assert (report.rows, report.duplicates) == (3, 2)
     assert report.rows_by_agent == {"solver": 2, "tester": 1}
 
@@ -81,7 +81,6 @@ def test_rows_of_held_out_problems_are_refused(tmp_path):
     message = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]}
     with path.open("a") as file:
         file.write(json.dumps({**message, "metadata": {"agent_name": "solver", "problem_hash": "abc"}}) + "\n")
-    records = check_records([path]).records
-    check_not_held_out(records, {"def"})
+    assert check_records([path], {"def"}).rows == 2
     with pytest.raises(DataFileError, match="1 of 2 rows are of problems that are held out"):
-        check_not_held_out(records, {"abc"})
+        check_records([path], {"abc"})

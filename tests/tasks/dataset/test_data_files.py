@@ -9,8 +9,8 @@ from datetime import datetime
 import pytest
 import yaml
 
-from tasks.dataset.files import find_data_files, write_dataset
-from tasks.dataset.records import read_records
+from tasks.dataset.files import find_data_files, find_weighted_files, write_dataset
+from tasks.dataset.reading import read_records
 from tasks.dataset.rows import DataFileError
 from tasks.dataset.select import select_turns
 from tasks.rollout.config import CollectConfig
@@ -37,7 +37,7 @@ def test_a_dataset_is_published_with_its_rejected_turns_and_its_config(selection
         "sft_data_20260131_235959_config.yaml",
         "sft_data_20260131_235959_rejected.jsonl",
     ]
-    assert read_records(ref.path) == selection.kept
+    assert [row.record for row in read_records([ref.path])] == selection.kept
     (rejected,) = map(json.loads, ref.rejected_path.read_text().splitlines())
     assert rejected["reason"] == "episode_failed"
     assert rejected["messages"][-1] == {"role": "assistant", "content": "reply 0"}
@@ -95,19 +95,31 @@ def test_a_file_with_brackets_in_its_name_is_found_as_it_is_called(tmp_path):
     assert find_data_files(path, tmp_path) == [path]
 
 
+def test_weights_hold_for_all_files_that_their_entry_names(tmp_path):
+    one, two, three = touch(tmp_path, "a1.jsonl", "a2.jsonl", "b.parquet")
+    weights = {f"{tmp_path}/a*.jsonl": 2.0, str(three): 0.5}
+    assert find_weighted_files(weights, tmp_path) == {one: 2.0, two: 2.0, three: 0.5}
+    with pytest.raises(DataFileError, match=r"both .*a\*\.jsonl and .*a1\.jsonl name .*a1\.jsonl; wanted one weight"):
+        find_weighted_files({**weights, str(one): 3.0}, tmp_path)
+    with pytest.raises(DataFileError, match="is not there"):
+        find_weighted_files({"nope.jsonl": 1.0}, tmp_path)
+    with pytest.raises(DataFileError, match=r"train\.data_path is empty"):
+        find_weighted_files({}, tmp_path)
+
+
 def test_a_missing_file_lists_the_ones_that_exist_newest_first(tmp_path):
     old, new = touch(tmp_path / "data", "sft_data_20250101_000000.jsonl", "sft_data_20260101_000000.jsonl")
     for spec in ("nope.jsonl", f"{tmp_path}/data/nope*.jsonl", ["nope.jsonl"]):
         with pytest.raises(DataFileError) as caught:
             find_data_files(spec, tmp_path / "data")
-        assert "is not there; wanted a JSONL file or a glob." in str(caught.value)
+        assert "is not there; wanted a JSONL or parquet file, or a glob." in str(caught.value)
         assert str(caught.value).endswith(f"These exist: {new}, {old}.")
         assert "\n" not in str(caught.value)
 
 
 def test_a_folder_is_refused_with_the_files_in_it(tmp_path):
     (path,) = touch(tmp_path / "data", "sft_data_20260101_000000.jsonl")
-    with pytest.raises(DataFileError, match="is a folder; wanted a JSONL file or a glob") as caught:
+    with pytest.raises(DataFileError, match="is a folder; wanted a JSONL or parquet file, or a glob") as caught:
         find_data_files(tmp_path / "data", tmp_path / "nowhere")
     assert str(path) in str(caught.value)
 

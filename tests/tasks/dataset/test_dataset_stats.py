@@ -6,10 +6,8 @@ from itertools import combinations, product
 import pytest
 
 from envs.base import Problem
-from tasks.dataset.checks import check_records
-from tasks.dataset.records import write_records
 from tasks.dataset.select import select_turns
-from tasks.dataset.stats import compute_file_stats, compute_stats, pass_at_k, pass_at_k_table, write_stats
+from tasks.dataset.stats import compute_stats, pass_at_k, pass_at_k_table, write_stats
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.episode import EpisodeKey, of_policy
 from tasks.rollout.plan import due_slots
@@ -166,17 +164,3 @@ def test_stats_are_written_as_they_are_or_not_at_all(build, tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_stats(tmp_path / "other.json", {"rate": float("nan")})
     assert [p.name for p in tmp_path.iterdir()] == ["stats.json"]
-
-
-def test_a_data_file_alone_has_stats_too(build, tmp_path):
-    kept = select_turns([build.episode(i) for i in range(3)], CollectConfig(), frozenset()).kept
-    write_records(tmp_path / "a.jsonl", [*kept, kept[0]])
-    own = '{"messages": [{"role": "user", "content": "four"}, {"role": "assistant", "content": "sixsix"}]}\n'
-    (tmp_path / "b.jsonl").write_text(own)
-    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
-    stats = compute_file_stats(check_records(paths), paths)
-    assert stats["rows"] == {"kept": 4, "kept_by_agent": {"solver": 3, "unknown": 1}, "rejected": {"duplicate": 1}}
-    assert stats["by_env"]["math_env"]["solver"]["completion_tokens"]["mean"] == 5.0
-    assert stats["by_env"]["unknown"]["unknown"]["completion_characters"]["max"] == 6.0
-    assert stats["by_env"]["unknown"]["unknown"]["completion_tokens"] is None
-    write_stats(tmp_path / "stats.json", stats)

@@ -4,13 +4,18 @@ import json
 
 import pytest
 
-from tasks.dataset.records import DatasetRef, Funnel, Record, RecordMetadata, beside, read_records, write_records
+from tasks.dataset.reading import read_records
+from tasks.dataset.records import DatasetRef, Funnel, Record, RecordMetadata, beside, write_records
 from tasks.dataset.rows import DataFileError
 from tasks.dataset.select import select_turns
 from tasks.rollout.artifact import content_hash
 from tasks.rollout.config import CollectConfig
 
 GOOD = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}'
+
+
+def records_in(path):
+    return [row.record for row in read_records([path])]
 
 
 def test_a_row_on_disk_has_the_documented_fields_first(build, tmp_path):
@@ -29,7 +34,7 @@ def test_what_is_written_is_read_back(build, tmp_path):
     episodes = [build.episode(i, turns=[build.turn(reply=text)]) for i, text in enumerate(texts)]
     kept = select_turns(episodes, CollectConfig(), frozenset()).kept
     write_records(tmp_path / "x.jsonl", kept)
-    assert read_records(tmp_path / "x.jsonl") == kept
+    assert records_in(tmp_path / "x.jsonl") == kept
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
@@ -49,7 +54,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
 def test_a_row_of_the_users_own_needs_no_metadata_and_gets_none_invented(tmp_path):
     path = tmp_path / "own.jsonl"
     path.write_text(GOOD + "\n\n" + GOOD[:-1] + ', "metadata": {"source": "me"}, "id": 7}\n')
-    first, second = read_records([path])
+    first, second = records_in(path)
     assert first.metadata == RecordMetadata()
     assert second.metadata.model_extra == {"source": "me"}
     write_records(path, [first])
@@ -63,8 +68,8 @@ def row(*roles_and_contents, **more):
 USER, REPLY = ("user", "q"), ("assistant", "a")
 BROKEN = {
     '{"messages": [': r"broken JSON \(Expecting value at column \d+\); wanted one JSON object a line; mend or delete",
-    "[1]": 'found a list; wanted an object with a list "messages"',
-    '{"text": "hello"}': "found an object with 'text'; wanted an object with a list \"messages\"",
+    "[1]": 'found a list; wanted an object with a list "messages", a list',
+    '{"text": "hello"}': "found an object with 'text'; wanted an object with a list \"messages\", a",
     row(): "messages is empty; wanted a prompt and an assistant's reply; delete the line",
     row(USER): r"no assistant message \(roles: user\); wanted the reply to train on as the last one; add it",
     row(USER, REPLY, USER): "the last message has role 'user'; wanted 'assistant', whose reply is trained on; cut",
@@ -86,7 +91,7 @@ def test_a_row_that_cannot_be_trained_on_is_named_by_file_and_line(tmp_path, lin
     path = tmp_path / "mine.jsonl"
     path.write_text(f"{GOOD}\n\n{line}\n{GOOD}\n")
     with pytest.raises(DataFileError, match=BROKEN[line]) as caught:
-        read_records([path])
+        records_in(path)
     assert str(caught.value).startswith(f"{path}:3: ")
     assert "\n" not in str(caught.value)
 
@@ -95,12 +100,12 @@ def test_bytes_that_are_no_text_are_named_by_file_and_line(tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_bytes(GOOD.encode() + b"\n{\xff}\n")
     with pytest.raises(DataFileError, match=r":2: broken JSON \(a byte that is not UTF-8 at column 2\)"):
-        read_records(path)
+        records_in(path)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(DataFileError, match="cannot be read: Is a directory; wanted a JSONL data file"):
-        read_records(tmp_path)
+    with pytest.raises(DataFileError, match="cannot be read: Is a directory; wanted a JSONL or parquet file"):
+        records_in(tmp_path)
 
 
 FUNNEL = Funnel(finished=1, succeeded=1, errored=0, turns=1, kept=1, kept_by_agent={"a": 1}, rejected={})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from transformers import AutoTokenizer
 
 from envs.base import EnvConfig
@@ -19,9 +21,13 @@ from tasks.rollout.config import CollectConfig
 from tasks.rollout.episode import Turn
 from tasks.training.config import TrainConfig
 from tasks.training.job import Job
-from tasks.training.tokenise import IGNORED, NothingToTrainError, differs_from_sampled, tokenise
+from tasks.training.tokenise import IGNORED, TokenRow, UntrainableRowError, differs_from_sampled, tokenise
 from tasks.training.trainer import make_trainer
 
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 CHAT = [
     {"role": "system", "content": "Be short."},
     {"role": "user", "content": "What is 1 + 1?"},
@@ -29,6 +35,17 @@ CHAT = [
     {"role": "user", "content": "Again."},
     {"role": "assistant", "content": " It is 2.\n"},
 ]
+
+
+def rows_of(records: list[Record], tokenizer: Any, template_args: dict[str, Any] | None = None) -> list[TokenRow]:
+    rows = tokenise(records, tokenizer, template_args or {})
+    return [row for row in rows if isinstance(row, TokenRow)]
+
+
+def with_template(tokenizer: Any, template: str) -> None:
+    """Render prompts so; the shape of a whole turn, which tells what ends it, stays."""
+    asking = "{% if add_generation_prompt %}"
+    tokenizer.chat_template = f"{asking}{template}{{% else %}}{CHAT_TEMPLATE}{{% endif %}}"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +58,7 @@ def record(messages: list[dict[str, str]], **metadata: Any) -> Record:
 
 
 def test_the_labels_are_the_last_reply_and_its_end_of_turn(tokenizer: Any) -> None:
-    (row,) = tokenise([record(CHAT)], tokenizer, 500, {}).rows
+    (row,) = rows_of([record(CHAT)], tokenizer)
     learned = [label for label in row.labels if label != IGNORED]
     assert tokenizer.decode(learned) == " It is 2.\n<|im_end|>"
     assert row.labels[-len(learned) :] == learned == row.input_ids[-len(learned) :]
@@ -52,7 +69,7 @@ def test_the_labels_are_the_last_reply_and_its_end_of_turn(tokenizer: Any) -> No
 
 def test_a_trained_prompt_is_told_what_the_played_one_was(thinking_model: Path) -> None:
     thinking: Any = AutoTokenizer.from_pretrained(thinking_model)
-    (row,) = tokenise([record(CHAT)], thinking, 500, {"enable_thinking": False}).rows
+    (row,) = rows_of([record(CHAT)], thinking, {"enable_thinking": False})
     assert thinking.decode(row.input_ids).endswith("assistant\n<think>\n\n</think>\n\n It is 2.\n<|im_end|>")
 
 
@@ -69,31 +86,67 @@ def test_trl_trains_on_those_labels_and_on_no_others(tokenizer: Any, tiny_model:
         run_config="",
         parent_pid=0,
     )
-    rows = tokenise([record(CHAT), record(CHAT[:3])], tokenizer, 500, {})
-    trainer = make_trainer(job, tokenizer, rows)
+    rows = rows_of([record(CHAT), record(CHAT[:3])], tokenizer)
+    columns = {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
+    trainer = make_trainer(job, tokenizer, Dataset.from_dict(columns))
     (batch,) = list(trainer.get_train_dataloader())
     learned = [tokenizer.decode([label for label in row if label != IGNORED]) for row in batch["labels"].tolist()]
     assert sorted(learned) == [" It is 2.\n<|im_end|>", "3<|im_end|>"]
-    assert rows.trained_tokens == sum(label != IGNORED for row in batch["labels"].tolist() for label in row)
+    assert sum(len(row.reply_ids) for row in rows) == int((batch["labels"] != IGNORED).sum())
 
 
 def test_a_reply_that_was_cut_off_is_not_taught_to_end_there(tokenizer: Any) -> None:
-    (row,) = tokenise([record(CHAT, finish_reason="length")], tokenizer, 500, {}).rows
+    (row,) = rows_of([record(CHAT, finish_reason="length")], tokenizer)
     assert tokenizer.decode([label for label in row.labels if label != IGNORED]) == " It is 2.\n"
 
 
-def test_a_row_of_exactly_the_longest_length_is_kept_and_one_token_more_is_not(tokenizer: Any) -> None:
-    length = len(tokenise([record(CHAT)], tokenizer, 500, {}).rows[0].input_ids)
-    short = record(CHAT[:3])
-    assert tokenise([record(CHAT), short], tokenizer, length, {}).dropped_overlong == 0
-    assert tokenise([record(CHAT), short], tokenizer, length - 1, {}).dropped_overlong == 1
+REFUSED_PROMPTS = {
+    "{{ raise_exception('roles must\nalternate') }}": r"refuses the prompt \(TemplateError: roles must alternate",
+    "<|im_start|><|im_start|>" + CHAT_TEMPLATE: "begins with <|im_start|> twice; wanted it once",
+    CHAT_TEMPLATE + "<think>\n": "the reply never closes it, so its thoughts are lost; put them into the reply",
+}
 
 
-def test_nothing_to_train_on_is_said_with_the_length_that_would_do(tokenizer: Any) -> None:
-    with pytest.raises(NothingToTrainError, match=r"all 1 rows are longer than train.max_length=8; the shortest has"):
-        tokenise([record(CHAT)], tokenizer, 8, {})
-    with pytest.raises(NothingToTrainError, match="no rows"):
-        tokenise([], tokenizer, 8, {})
+@pytest.mark.parametrize("template", REFUSED_PROMPTS)
+def test_a_prompt_behind_which_the_wrong_thing_would_be_learned_is_refused(tiny_model: Path, template: str) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.bos_token = "<|im_start|>"
+    good = tokenise([record(CHAT)], tokenizer, {})
+    assert isinstance(good[0], TokenRow)
+    with_template(tokenizer, template)
+    (found,) = tokenise([record(CHAT)], tokenizer, {})
+    assert isinstance(found, UntrainableRowError) and "\n" not in str(found)
+    assert re.search(REFUSED_PROMPTS[template].replace("|im_start|", r"\|im_start\|"), str(found))
+
+
+def test_thoughts_are_trained_where_the_template_opens_them_and_where_it_does_not(tiny_model: Path) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_model)
+    thought = [*CHAT[:-1], {"role": "assistant", "content": "<think>one</think>two"}]
+    (row,) = rows_of([record(thought)], tokenizer)
+    assert tokenizer.decode(row.reply_ids) == "<think>one</think>two<|im_end|>"
+    with_template(tokenizer, CHAT_TEMPLATE + "<think>\n")
+    (doubled,) = tokenise([record(thought)], tokenizer, {})
+    assert "<think> would stand there twice" in str(doubled)
+    opened = [*CHAT[:-1], {"role": "assistant", "content": "one</think>two"}]
+    (row,) = rows_of([record(opened)], tokenizer)
+    assert tokenizer.decode(row.input_ids).endswith("assistant\n<think>\none</think>two<|im_end|>")
+    (cut,) = rows_of([record(CHAT, finish_reason="length")], tokenizer)
+    assert tokenizer.decode(cut.reply_ids) == " It is 2.\n"
+
+
+def test_a_reply_of_which_the_tokenizer_makes_nothing_is_refused(tiny_model: Path) -> None:
+    from tokenizers.normalizers import Replace
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.backend_tokenizer.normalizer = Replace("7", "")
+    seven = [*CHAT[:-1], {"role": "assistant", "content": "7"}]
+    found = tokenise([record(seven), record(CHAT)], tokenizer, {})
+    assert "makes no token of the reply" in str(found[0]) and isinstance(found[1], TokenRow)
+
+
+def test_rows_are_the_same_alone_and_together(tokenizer: Any) -> None:
+    records = [record(CHAT), record(CHAT[:3]), record(CHAT, finish_reason="length")]
+    assert rows_of(records, tokenizer) == [row for one in records for row in rows_of([one], tokenizer)]
 
 
 def test_the_end_of_turn_is_the_templates_where_it_is_not_the_tokenizers(tiny_model: Path) -> None:

@@ -309,6 +309,8 @@ def test_the_key_is_the_content_that_decides_the_weights(tiny_model: Path, tmp_p
     elsewhere = CONFIG.model_copy(update={"output_dir": tmp_path, "data_path": "x"})
     assert train_key([write_data(tmp_path / "b.jsonl")], moved, elsewhere) == key
     assert train_key([data], model, CONFIG.model_copy(update={"seed": 1})) != key
+    weighed = CONFIG.model_copy(update={"data_path": {str(data): 2}})
+    assert train_key([data], model, weighed) != key == train_key([tmp_path / "b.jsonl"], model, weighed)
     told = model.model_copy(update={"chat_template_args": {"enable_thinking": False}})
     assert train_key([data], told, CONFIG) != key
     assert train_key([write_data(tmp_path / "c.jsonl", rows=5)], model, CONFIG) != key
