@@ -24,7 +24,7 @@ from pydantic.fields import FieldInfo
 from envs import load_env_class
 from envs.base import EnvConfig
 from envs.sandbox.base import SandboxConfig
-from tasks.engines.base import EngineConfig, ModelConfig
+from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.evaluation.config import EvaluateConfig, IterateConfig
 from tasks.rollout.artifact import publish_file
 from tasks.rollout.collection import PlayConfig

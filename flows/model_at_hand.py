@@ -40,7 +40,7 @@ def with_model_at_hand(config: Config, *, is_trained: bool = True) -> Config:
 def _with_model_of_server(config: Config) -> Config:
     if config.engine.model is not None:
         return config
-    from tasks.engines.openai_http import reach_server  # its client takes a while to import
+    from tasks.engines.openai_http.engine import reach_server  # its client takes a while to import
 
     engine = config.engine.model_copy(update={"model": reach_server(config.engine)})
     return config.model_copy(update={"engine": engine})

@@ -12,8 +12,8 @@ from envs.sandbox import open_sandbox
 from flows.config import RunConfig
 from tasks.dataset.select import check_agent_ratios
 from tasks.engines import engine_kind
-from tasks.engines.base import ModelConfig
 from tasks.engines.chat_tokens import check_template_of
+from tasks.engines.config import ModelConfig
 from tasks.engines.model_files import model_fingerprint, resolve_model
 from tasks.engines.scripted import scripted_engine
 from tasks.engines.vllm.available import check_vllm
@@ -123,13 +123,13 @@ def _check_model(model: ModelConfig) -> None:
 
 
 def _reach_server(config: RunConfig, adapters: Mapping[str, Path]) -> None:
-    from tasks.engines.openai_http import reach_server  # its client takes a while to import
+    from tasks.engines.openai_http.engine import reach_server  # its client takes a while to import
 
     reach_server(config.engine, adapters)
 
 
 def _server_takes_adapters(config: RunConfig) -> bool:
-    from tasks.engines.openai_http import takes_adapters
+    from tasks.engines.openai_http.engine import takes_adapters
 
     return config.train.use_lora and takes_adapters(config.engine)
 

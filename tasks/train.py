@@ -12,7 +12,7 @@ from prefect import task
 from rich.console import Console
 
 from tasks.caching import by_content
-from tasks.engines.base import ModelConfig
+from tasks.engines.config import ModelConfig
 from tasks.training.audit import audit_table
 from tasks.training.config import TrainConfig
 from tasks.training.gate import audit_data

@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.engines.base import Engine, EngineConfig, ModelConfig
+from tasks.engines.base import Engine
+from tasks.engines.config import EngineConfig, ModelConfig
 
 # Read when torch is imported. A thread of torch that waits for the others must leave its core to the env's sandbox:
 # when both want the same two cores, waiting in a busy loop makes decoding some ten times slower.
@@ -44,13 +45,13 @@ def open_engine(
 
         return scripted_engine(engine)
     if kind == "openai_http":
-        from tasks.engines.openai_http import OpenAIHttpEngine
+        from tasks.engines.openai_http.engine import OpenAIHttpEngine
 
         return OpenAIHttpEngine(engine, model, adapters)
     if kind == "vllm":
         from tasks.engines.vllm.engine import VllmEngine
 
         return VllmEngine(model, engine, adapters, plays_bare)
-    from tasks.engines.in_process import InProcessEngine
+    from tasks.engines.in_process.engine import InProcessEngine
 
     return InProcessEngine(model, engine, adapters)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.engines.base import EngineError, Message, ModelConfig
+from tasks.engines.base import EngineError, Message
+from tasks.engines.config import ModelConfig
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +69,7 @@ def make_probe(model: ModelConfig, adapters: Mapping[str, Path]) -> Probe:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from tasks.engines.chat_tokens import encode, prompt_token_ids
-    from tasks.engines.model_files import resolve_model
-    from tasks.engines.policies import quiet_transformers
+    from tasks.engines.model_files import quiet_transformers, resolve_model
 
     quiet_transformers()
     folder = resolve_model(model)

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.engines.base import Message, ModelConfig
+from tasks.engines.base import Message
+from tasks.engines.config import ModelConfig
 from tasks.engines.model_files import resolve_model
 
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ Comes in: `ModelConfig`. Goes out: a folder that transformers can load, and a ha
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import lru_cache
 from pathlib import Path
 
-from tasks.engines.base import ModelConfig
+from tasks.engines.config import ModelConfig
 from tasks.rollout.artifact import content_hash
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -149,3 +150,12 @@ def _hub_folder(name: str) -> Path:
             f"model.path: {name!r} is not a folder here, not in the local cache, and the hub cannot be reached "
             f"({type(error).__name__}); give a folder with the model, or `starter`"
         ) from error
+
+
+def quiet_transformers() -> None:
+    """No progress bars and load reports in a terminal that shows the run's own progress."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns at every fork
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]

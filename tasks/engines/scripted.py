@@ -7,7 +7,8 @@ import importlib
 import inspect
 from collections.abc import Awaitable, Callable
 
-from tasks.engines.base import ChatRequest, Completion, Engine, EngineConfig, EngineError
+from tasks.engines.base import ChatRequest, Completion, Engine, EngineError
+from tasks.engines.config import EngineConfig
 
 Reply = Callable[[ChatRequest], str | Completion | Awaitable[str | Completion]]
 """Answers a request, at once or as a coroutine function. A text ends with `stop`; its tokens are counted as words."""

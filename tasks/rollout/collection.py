@@ -22,7 +22,7 @@ from envs.problems.splits import heldout_problems, training_problems
 from envs.sandbox import open_sandbox
 from envs.sandbox.base import SandboxConfig
 from tasks.engines import open_engine
-from tasks.engines.base import EngineConfig, ModelConfig
+from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.engines.model_files import model_fingerprint
 from tasks.engines.scripted import script_fingerprint
 from tasks.evaluation.config import EvaluateConfig
@@ -44,7 +44,7 @@ def _played_model(model: ModelConfig, engine: EngineConfig) -> str:
     if engine.kind == "scripted":
         return script_fingerprint(engine)
     if engine.kind == "openai_http":
-        from tasks.engines.openai_http import reach_server  # its client takes a while to import
+        from tasks.engines.openai_http.engine import reach_server  # its client takes a while to import
 
         return f"openai_http {engine.model or reach_server(engine)}"
     return model_fingerprint(model)

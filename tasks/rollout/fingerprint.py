@@ -80,7 +80,7 @@ def _source_path(module: str) -> Path | None:
     """The file of a module, or None if there is no such module or it is not Python source."""
     try:
         spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):  # ValueError: __main__ of an interactive session
+    except Exception:  # it imports the packages that the module is in, and those may raise anything
         return None
     path = Path(spec.origin) if spec is not None and spec.origin is not None else None
     return path if path is not None and path.suffix == ".py" else None

@@ -14,9 +14,8 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -92,25 +91,11 @@ async def play_owed(
     num_succeeded = sum(journal.finished[s.key].success for s in slots if s.key in journal.finished)
     progress.started(len(slots), len(slots) - len(owed), num_succeeded)
     num_live = min(max_live_episodes(max_concurrency), len(owed))
-    play_one = partial(
-        play_episode,
-        env_class=env_class,
-        env_config=env_config,
-        sandbox=sandbox,
-        engine=engine,
-        collect=collect,
-        policies=policies,
-        adapters=adapters,
-        timeout_s=timeout_s,
-        episode_timeout_s=episode_timeout_s,
-        progress=progress,
-        free=engine.places(max_concurrency),
-    )
     queue = iter(owed)
 
-    async def play_on(threads: EnvThreads) -> None:
+    async def play_on(stage: _Stage) -> None:
         for slot in queue:
-            episode = await play_one(slot, threads=threads)
+            episode = await _play(slot, stage)
             await journal.append(episode)
             progress.episode_finished(episode)
             budget.spend(episode)
@@ -118,8 +103,22 @@ async def play_owed(
     try:
         with rare_searches():
             async with EnvThreads(MAX_ENV_THREADS, env_config.timeout_s) as threads, asyncio.TaskGroup() as live:
+                stage = _Stage(
+                    env_class=env_class,
+                    env_config=env_config,
+                    sandbox=sandbox,
+                    engine=engine,
+                    collect=collect,
+                    policies=policies,
+                    adapters=adapters,
+                    timeout_s=timeout_s,
+                    episode_timeout_s=episode_timeout_s,
+                    progress=progress,
+                    free=engine.places(max_concurrency),
+                    threads=threads,
+                )
                 for _ in range(num_live):
-                    live.create_task(play_on(threads))
+                    live.create_task(play_on(stage))
     except BaseExceptionGroup as group:
         raise _with_way_on(group.exceptions[0], slots, journal) from group
     return len(owed)
@@ -137,25 +136,19 @@ async def play_episode(
     adapters: Collection[str] = (),
     timeout_s: float = 600.0,
     episode_timeout_s: float | None = None,
-    progress: Progress | None = None,
     free: AbstractAsyncContextManager[Any] | None = None,
-    threads: EnvThreads | None = None,
 ) -> Episode:
-    """Play one episode, without a journal. What goes wrong in the env becomes the episode's `error`, and so does an end
-    that does not come within `episode_timeout_s`.
+    """Play one episode by itself, without a journal. What goes wrong in the env becomes the episode's `error`, and so
+    does an end that does not come within `episode_timeout_s`.
 
     `policies` names the policy of each role; a role that it does not name is played by `SHARED_POLICY`. A policy in
-    `adapters` is answered by the engine's adapter of that name, any other by the bare model.
-
-    Episodes that are played at once may share the last two: `free` is held by each request in flight, and `threads` are
-    where envs run. By default there is no limit, and a thread for this episode alone.
+    `adapters` is answered by the engine's adapter of that name, any other by the bare model. `free` is held by each
+    request in flight.
 
     Raises:
         EngineError, ServiceError: the infrastructure failed, and there is no episode.
     """
-    async with AsyncExitStack() as own:
-        if threads is None:
-            threads = await own.enter_async_context(EnvThreads(1, env_config.timeout_s))
+    async with EnvThreads(1, env_config.timeout_s) as threads:
         stage = _Stage(
             env_class=env_class,
             env_config=env_config,
@@ -166,7 +159,7 @@ async def play_episode(
             adapters=adapters,
             timeout_s=timeout_s,
             episode_timeout_s=episode_timeout_s,
-            progress=progress or Silent(),
+            progress=Silent(),
             free=free or nullcontext(),
             threads=threads,
         )

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from tasks.engines.base import ModelConfig
+from tasks.engines.config import ModelConfig
+from tasks.engines.devices import pick_device, pick_dtype
 from tasks.engines.model_files import resolve_model
-from tasks.engines.policies import pick_device, pick_dtype
 from tasks.training.audit import Audit
 from tasks.training.config import TrainConfig
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.engines.base import ModelConfig
 from tasks.engines.chat_tokens import check_template_args, end_of_turn_id
+from tasks.engines.config import ModelConfig
 from tasks.engines.model_files import model_fingerprint, resolve_model
 from tasks.training.audit import Audit, audit
 from tasks.training.config import TrainConfig

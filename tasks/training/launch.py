@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from tasks.engines.base import ModelConfig
+from tasks.engines.config import ModelConfig
 from tasks.engines.model_files import STARTER, model_fingerprint, resolve_model
 from tasks.rollout.artifact import Ref, content_hash, publish_file
 from tasks.training.audit import Audit

@@ -79,7 +79,7 @@ def _train(job: Job) -> TrainCounts:
     from transformers import AutoTokenizer
 
     from tasks.engines.chat_tokens import check_template_args, end_of_turn_id
-    from tasks.engines.policies import quiet_transformers
+    from tasks.engines.model_files import quiet_transformers
     from tasks.training.audit import audit
     from tasks.training.publish import publish_model
     from tasks.training.token_data import token_data

@@ -31,9 +31,9 @@ from envs.base import Env, EnvConfig, Message, Problem
 from envs.problems.stateful_problems import StatefulProblem, drawn_problems
 from envs.sandbox import open_sandbox
 from envs.sandbox.base import Sandbox, SandboxConfig
-from tasks.engines.base import EngineConfig, ModelConfig
 from tasks.engines.chat_tokens import encode, prompt_token_ids
-from tasks.engines.in_process import InProcessEngine
+from tasks.engines.config import EngineConfig, ModelConfig
+from tasks.engines.in_process.engine import InProcessEngine
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.plan import make_plan
 from tasks.rollout.play import play_episode

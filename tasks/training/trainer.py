@@ -12,7 +12,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
-from tasks.engines.policies import pick_device, pick_dtype
+from tasks.engines.devices import pick_device, pick_dtype
 from tasks.training.job import CHECKPOINTS, PROGRESS_FILE, Job, TrainProgress
 from tasks.training.publish import UnusableWeightsError
 

@@ -32,8 +32,9 @@ from envs.math_env import MathEnv
 from envs.sandbox import open_sandbox
 from envs.sandbox.base import SandboxConfig
 from tasks.engines import open_engine  # before torch, which reads the environment when it is imported
-from tasks.engines.base import ChatRequest, Completion, Engine, EngineConfig, ModelConfig, Sampling
+from tasks.engines.base import ChatRequest, Completion, Engine, Sampling
 from tasks.engines.chat_tokens import prompt_token_ids
+from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.engines.model_files import STARTER_FOLDER
 
 import torch  # isort: skip

@@ -16,7 +16,7 @@ from flows.settings import ConfigError, read_config
 from tasks.engines.base import EngineError
 from tasks.engines.model_files import ModelNotFoundError
 from tasks.rollout.collection import Collection
-from tests.tasks.engines.fault_server import MODEL, FaultServer
+from tests.tasks.engines.openai_http.fault_server import MODEL, FaultServer
 
 
 def hosted(url: str, *flags: str) -> RunConfig:

@@ -9,19 +9,17 @@ from functools import partial
 from pathlib import Path
 
 from tasks.engines.adapter_probe import Probe, make_probe
-from tasks.engines.base import ChatRequest, Completion, Engine, EngineConfig, EngineError, ModelConfig
-from tasks.engines.chat_server import ChatServer
-from tasks.engines.concurrency import Places
-from tasks.engines.fleet import Fleet
+from tasks.engines.base import ChatRequest, Completion, Engine, EngineError
+from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.engines.model_files import is_lora, resolve_model
-from tasks.engines.openai_http import prove_adapters
+from tasks.engines.openai_http.chat_server import ChatServer
+from tasks.engines.openai_http.concurrency import Places
+from tasks.engines.openai_http.engine import prove_adapters
+from tasks.engines.openai_http.fleet import Fleet
 from tasks.engines.vllm.available import check_vllm
 from tasks.engines.vllm.command import BASE_NAME, ServerSpec
 from tasks.engines.vllm.gpu_memory import UsedMib, used_memory, visible_gpus, wait_until_freed
 from tasks.engines.vllm.server import VllmServer
-
-_FIRST_PLACES = 64
-"""Requests in flight at each server in the beginning: it is ours alone, and queues what it cannot use yet."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class VllmEngine(Engine):
 
     def places(self, max_concurrency: int) -> Places:
         assert self._fleet is not None
-        return self._fleet.places(max_concurrency, _FIRST_PLACES)
+        return self._fleet.places(max_concurrency)
 
     async def generate(self, request: ChatRequest) -> Completion:
         if self._fleet is None:

@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tasks.engines.base import EngineConfig, EngineError
-from tasks.engines.chat_server import ChatServer
-from tasks.engines.http_endpoint import Backoff, Gate, HttpEndpoint
+from tasks.engines.base import EngineError
+from tasks.engines.config import EngineConfig
+from tasks.engines.openai_http.chat_server import ChatServer
+from tasks.engines.openai_http.endpoint import Backoff, Gate, HttpEndpoint
 from tasks.engines.vllm.command import (
     HOST,
     ServerSpec,

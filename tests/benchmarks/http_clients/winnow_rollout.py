@@ -10,8 +10,9 @@ from pathlib import Path
 from client import SAMPLING, Load, is_right, measure, question
 
 from envs.base import Ask, Env, EnvConfig, Play, Problem, Split
-from tasks.engines.base import Engine, EngineConfig, ModelConfig
-from tasks.engines.openai_http import OpenAIHttpEngine
+from tasks.engines.base import Engine
+from tasks.engines.config import EngineConfig, ModelConfig
+from tasks.engines.openai_http.engine import OpenAIHttpEngine
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.journal import Journal
 from tasks.rollout.plan import make_plan

@@ -18,8 +18,8 @@ from envs.base import EnvConfig
 from envs.problems.splits import training_problems
 from envs.sandbox import open_sandbox
 from envs.sandbox.base import SandboxConfig
-from tasks.engines.base import EngineConfig, ModelConfig
-from tasks.engines.openai_http import OpenAIHttpEngine
+from tasks.engines.config import EngineConfig, ModelConfig
+from tasks.engines.openai_http.engine import OpenAIHttpEngine
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.journal import Journal, read_episodes
 from tasks.rollout.plan import episode_seed, make_plan

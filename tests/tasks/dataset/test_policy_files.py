@@ -11,7 +11,7 @@ import flows  # noqa: F401  (its settings come before the first import of Prefec
 from envs.base import EnvConfig, Problem
 from envs.sandbox.base import SandboxConfig
 from tasks.bring import bring_control
-from tasks.engines.base import EngineConfig, ModelConfig
+from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.relabel import relabel
 from tasks.rollout.artifact import content_hash
 from tasks.rollout.collection import PlayConfig

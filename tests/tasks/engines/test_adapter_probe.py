@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tasks.engines.adapter_probe import AdapterNotAppliedError, Probe, check_applied, make_probe
-from tasks.engines.base import EngineError, ModelConfig
+from tasks.engines.base import EngineError
+from tasks.engines.config import ModelConfig
 from tests.tasks.engines.adapters import random_adapter, without_effect
 
 

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from tasks.engines import open_engine
-from tasks.engines.base import ChatRequest, Completion, EngineConfig, ModelConfig, Sampling
+from tasks.engines.base import ChatRequest, Completion, Sampling
 from tasks.engines.chat_tokens import TemplateArgsError, check_template_args, end_of_turn_id, prompt_token_ids
+from tasks.engines.config import EngineConfig, ModelConfig
 from tests.tasks.engines.started import ask, request
 
 NO_THOUGHTS = {"enable_thinking": False}

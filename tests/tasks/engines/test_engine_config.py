@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.engines import open_engine
-from tasks.engines.base import EngineConfig, ModelConfig
+from tasks.engines.config import EngineConfig, ModelConfig
 
 URL = "http://127.0.0.1:8000/v1"
 

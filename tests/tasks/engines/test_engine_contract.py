@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engines.base import ChatRequest, Completion, Engine, EngineConfig, ModelConfig, Sampling
-from tasks.engines.in_process import InProcessEngine
-from tasks.engines.openai_http import OpenAIHttpEngine
+from tasks.engines.base import ChatRequest, Completion, Engine, Sampling
+from tasks.engines.config import EngineConfig, ModelConfig
+from tasks.engines.in_process.engine import InProcessEngine
+from tasks.engines.openai_http.engine import OpenAIHttpEngine
 from tasks.engines.scripted import ScriptedEngine
 from tasks.engines.vllm.command import BASE_NAME
 from tasks.rollout.episode import Episode
 from tests.tasks.engines.conftest import KEY_ENV
-from tests.tasks.engines.fault_server import Body, FaultServer, answer
+from tests.tasks.engines.openai_http.fault_server import Body, FaultServer, answer
 from tests.tasks.engines.started import ask, play_with, request
 from tests.tasks.engines.vllm.serving import needs_vllm
 from tests.tasks.rollout.adding_game import AddingGame, PairGame

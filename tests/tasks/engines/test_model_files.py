@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engines.base import ModelConfig
+from tasks.engines.config import ModelConfig
 from tasks.engines.model_files import ModelNotFoundError, model_fingerprint, resolve_model
 
 

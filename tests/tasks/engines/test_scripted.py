@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from tasks.engines.base import ChatRequest, Completion, EngineConfig, EngineError, Sampling
+from tasks.engines.base import ChatRequest, Completion, EngineError, Sampling
+from tasks.engines.config import EngineConfig
 from tasks.engines.scripted import Reply, ScriptedEngine, scripted_engine
 
 REQUEST = ChatRequest([{"role": "user", "content": "two words"}], Sampling(), seed=7)

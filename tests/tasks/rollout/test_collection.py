@@ -10,7 +10,8 @@ import pytest
 
 from envs.base import EnvConfig
 from envs.sandbox.base import SandboxConfig
-from tasks.engines.base import EngineConfig, ModelConfig, Sampling
+from tasks.engines.base import Sampling
+from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.evaluation.config import EvaluateConfig
 from tasks.rollout.collection import Collection, PlayConfig
 from tasks.rollout.config import CollectConfig, RoleSampling

@@ -100,6 +100,16 @@ def test_a_change_in_an_inherited_class_changes_it(package: Path) -> None:
     assert fingerprint("heir", "Heir") != before
 
 
+def test_a_module_that_nobody_can_import_here_is_no_part_of_the_rules(package: Path) -> None:
+    broken = package / "broken"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise RuntimeError('made for another version')\n")
+    (broken / "part.py").write_text("")
+    before = fingerprint()
+    edit(package / "judge.py", "return strict", "return strict\n\n\ndef other():\n    from mygames.broken import part")
+    assert fingerprint() != before
+
+
 def test_an_env_without_source_is_refused() -> None:
     typed = type("Typed", (Env,), {"__module__": "nowhere_at_all"})
     with pytest.raises(ValueError, match="the source of nowhere_at_all cannot be read"):

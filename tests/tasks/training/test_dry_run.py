@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engines.base import ModelConfig
+from tasks.engines.config import ModelConfig
 from tasks.training.config import TrainConfig
 from tasks.training.dry_run import plan, plan_rows
 from tasks.training.gate import audit_data

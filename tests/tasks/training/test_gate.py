@@ -15,7 +15,7 @@ from envs.sandbox.base import SandboxConfig
 from tasks.dataset.records import Record, write_records
 from tasks.dataset.rows import DataFileError
 from tasks.dataset.select import select_turns
-from tasks.engines.base import EngineConfig, ModelConfig
+from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.rollout.collection import Collection, PlayConfig
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.journal import find_episodes, read_episodes

@@ -13,8 +13,8 @@ from transformers import AutoTokenizer
 from envs.base import EnvConfig
 from envs.sandbox.base import SandboxConfig
 from tasks.dataset.records import Record
-from tasks.engines.base import EngineConfig, ModelConfig
 from tasks.engines.chat_tokens import encode, end_of_turn_id, prompt_token_ids
+from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.engines.model_files import STARTER_FOLDER
 from tasks.rollout.collection import Collection, PlayConfig
 from tasks.rollout.config import CollectConfig

@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks.engines import open_engine
-from tasks.engines.base import ChatRequest, Completion, EngineConfig, Message, ModelConfig, Sampling
+from tasks.engines.base import ChatRequest, Completion, Message, Sampling
+from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.engines.model_files import model_fingerprint
 from tasks.rollout.artifact import content_hash
 from tasks.training.config import TrainConfig

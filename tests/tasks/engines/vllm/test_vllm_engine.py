@@ -23,8 +23,9 @@ from envs.sandbox import open_sandbox
 from envs.sandbox.base import SandboxConfig
 from tasks.engines import open_engine
 from tasks.engines.adapter_probe import AdapterNotAppliedError
-from tasks.engines.base import Engine, EngineConfig, EngineError, ModelConfig
-from tasks.engines.openai_http import OpenAIHttpEngine, reach_server, takes_adapters
+from tasks.engines.base import Engine, EngineError
+from tasks.engines.config import EngineConfig, ModelConfig
+from tasks.engines.openai_http.engine import OpenAIHttpEngine, reach_server, takes_adapters
 from tasks.engines.vllm import server as vllm_server
 from tasks.engines.vllm.command import BASE_NAME
 from tasks.engines.vllm.engine import VllmEngine

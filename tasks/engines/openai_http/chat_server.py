@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tasks.engines.base import ChatRequest, Completion, EngineError
-from tasks.engines.chat_api import (
+from tasks.engines.openai_http.chat_api import (
     SERVERS_WITH_OWN_DEFAULTS,
     ListedModel,
     completion_of,
@@ -20,7 +20,7 @@ from tasks.engines.chat_api import (
     request_body,
     wants_other_limit_name,
 )
-from tasks.engines.http_endpoint import Gate, HttpEndpoint, OutOfTime, PassingFault, Refused
+from tasks.engines.openai_http.endpoint import Gate, HttpEndpoint, OutOfTime, PassingFault, Refused
 
 T = TypeVar("T")
 

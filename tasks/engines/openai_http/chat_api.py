@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from tasks.engines.base import ChatRequest, Completion, FinishReason, Message
-from tasks.engines.http_endpoint import PassingFault, Refused, error_message
+from tasks.engines.openai_http.endpoint import PassingFault, Refused, error_message
 
 logger = logging.getLogger(__name__)
 

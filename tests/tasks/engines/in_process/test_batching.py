@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tasks.engines import batching
-from tasks.engines.attention import use_grouped_attention
 from tasks.engines.base import EngineError, Sampling
-from tasks.engines.batching import Batches
-from tasks.engines.decoding import Row
-from tasks.engines.sampling import row_uniforms
+from tasks.engines.in_process import batching
+from tasks.engines.in_process.attention import use_grouped_attention
+from tasks.engines.in_process.batching import Batches
+from tasks.engines.in_process.decoding import Row
+from tasks.engines.in_process.sampling import row_uniforms
 
 CPU = torch.device("cpu")
 
@@ -130,7 +130,7 @@ def test_after_running_out_of_memory_more_rows_are_tried_only_now_and_then(model
 
 def test_the_memory_of_all_batches_together_is_bounded(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     free = 3_000_000
-    monkeypatch.setattr("tasks.engines.batching._free_bytes", lambda device: free)
+    monkeypatch.setattr("tasks.engines.in_process.batching._free_bytes", lambda device: free)
     batches = batches_for(lambda _: model, most_rows=1000)
     batches.add([make_row(200 + n % 7, seed=n, max_tokens=100, adapter=(None, "b")[n % 2]) for n in range(100)])
     most_bytes, num_finished = 0, 0

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.engines.base import FinishReason, Sampling
-from tasks.engines.kv_cache import BLOCK_COLUMNS, ColumnCache
-from tasks.engines.sampling import RowRules, draw_tokens, token_list
+from tasks.engines.in_process.kv_cache import BLOCK_COLUMNS, ColumnCache
+from tasks.engines.in_process.sampling import RowRules, draw_tokens, token_list
 
 Model = Callable[..., Any]
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from tasks.engines.adapter_probe import Probe, check_applied, make_probe
-from tasks.engines.base import ChatRequest, Completion, Engine, EngineConfig, EngineError, ModelConfig
-from tasks.engines.chat_api import ListedModel
-from tasks.engines.chat_server import ChatServer
-from tasks.engines.concurrency import Places
-from tasks.engines.fleet import Fleet
-from tasks.engines.http_endpoint import Backoff, HttpEndpoint
+from tasks.engines.base import ChatRequest, Completion, Engine, EngineError
+from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.engines.model_files import ModelNotFoundError
+from tasks.engines.openai_http.chat_api import ListedModel
+from tasks.engines.openai_http.chat_server import ChatServer
+from tasks.engines.openai_http.concurrency import Places
+from tasks.engines.openai_http.endpoint import Backoff, HttpEndpoint
+from tasks.engines.openai_http.fleet import Fleet
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,6 @@ T = TypeVar("T")
 
 DEFAULT_KEY_ENV = "OPENAI_API_KEY"
 
-_FIRST_PLACES = 16
-"""Requests in flight in the beginning: few enough for a hosted API's smallest plan."""
 _MAX_LISTED = 10
 
 
@@ -118,7 +117,7 @@ class OpenAIHttpEngine(Engine):
         return all([await server.takes_adapters() for server in self._fleet.servers])
 
     def places(self, max_concurrency: int) -> Places:
-        return self._fleet.places(max_concurrency, _FIRST_PLACES)
+        return self._fleet.places(max_concurrency)
 
     async def generate(self, request: ChatRequest) -> Completion:
         if request.adapter is not None and request.adapter not in self._adapters:

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tasks.engines.attention import use_grouped_attention
-from tasks.engines.base import ModelConfig
 from tasks.engines.chat_tokens import check_template_args, stop_token_ids
-from tasks.engines.model_files import is_lora, resolve_model
-
-
-def pick_device(num_gpus: int | None) -> torch.device:
-    """The first GPU, unless there is none or the config says 0."""
-    return torch.device("cuda" if num_gpus != 0 and torch.cuda.is_available() else "cpu")
-
-
-def pick_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes it fast, else float32."""
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-
-
-def quiet_transformers() -> None:
-    """No progress bars and load reports in a terminal that shows the run's own progress."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns at every fork
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+from tasks.engines.config import ModelConfig
+from tasks.engines.devices import pick_dtype
+from tasks.engines.in_process.attention import use_grouped_attention
+from tasks.engines.model_files import is_lora, quiet_transformers, resolve_model
 
 
 class Policies:

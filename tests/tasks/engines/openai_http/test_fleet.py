@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engines.base import ChatRequest, EngineConfig, EngineError, ModelConfig, Sampling
-from tasks.engines.http_endpoint import Backoff, Gate
-from tasks.engines.openai_http import OpenAIHttpEngine
-from tests.tasks.engines.fault_server import FaultServer, fails, stall
+from tasks.engines.base import ChatRequest, EngineError, Sampling
+from tasks.engines.config import EngineConfig, ModelConfig
+from tasks.engines.openai_http.endpoint import Backoff, Gate
+from tasks.engines.openai_http.engine import OpenAIHttpEngine
+from tests.tasks.engines.openai_http.fault_server import FaultServer, fails, stall
 from tests.tasks.engines.started import ask, play_with, request
 from tests.tasks.rollout.playing import plan
 

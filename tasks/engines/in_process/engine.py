@@ -19,13 +19,15 @@ from pathlib import Path
 
 import torch
 
-from tasks.engines.base import ChatRequest, Completion, Engine, EngineConfig, EngineError, FinishReason, ModelConfig
-from tasks.engines.batching import Batches
+from tasks.engines.base import ChatRequest, Completion, Engine, EngineError, FinishReason
 from tasks.engines.chat_tokens import decode_reply, prompt_token_ids
-from tasks.engines.decoding import Row
-from tasks.engines.policies import Policies, pick_device
-from tasks.engines.sampling import row_uniforms
-from tasks.engines.stop_texts import before_stop, ends_with_stop
+from tasks.engines.config import EngineConfig, ModelConfig
+from tasks.engines.devices import pick_device
+from tasks.engines.in_process.batching import Batches
+from tasks.engines.in_process.decoding import Row
+from tasks.engines.in_process.policies import Policies
+from tasks.engines.in_process.sampling import row_uniforms
+from tasks.engines.in_process.stop_texts import before_stop, ends_with_stop
 
 _GATHER_S = 0.003
 """An idle engine starts when no request has come for so long: a burst becomes one batch."""

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
 from tasks.engines import open_engine
-from tasks.engines.base import ChatRequest, Completion, Engine, EngineConfig, EngineError, ModelConfig, Sampling
+from tasks.engines.base import ChatRequest, Completion, Engine, EngineError, Sampling
+from tasks.engines.config import EngineConfig, ModelConfig
 
 GREEDY = Sampling(temperature=0, max_tokens=24)
 

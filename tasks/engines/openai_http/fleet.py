@@ -9,14 +9,18 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from tasks.engines.base import ChatRequest, Completion, EngineError
-from tasks.engines.chat_server import ChatServer
-from tasks.engines.concurrency import Places
+from tasks.engines.openai_http.chat_server import ChatServer
+from tasks.engines.openai_http.concurrency import Places
 
 logger = logging.getLogger(__name__)
 
 _MAX_CONVERSATIONS = 65_536
 """Those begun last that are remembered: far more than are ever in play."""
 _LOOK_EVERY_S = 1.0
+_FIRST_PLACES = 16
+"""Requests in flight at each server in the beginning: few enough for a hosted API's smallest plan."""
+_FIRST_PLACES_OF_VLLM = 64
+"""At a vLLM: it queues what it cannot use yet, turns nothing away, and its figures say when there are too many."""
 
 
 class Fleet:
@@ -30,10 +34,12 @@ class Fleet:
         self._places: Places | None = None
         self._watch: asyncio.Task[None] | None = None
 
-    def places(self, most: int, first: int) -> Places:
+    def places(self, most: int) -> Places:
         """Places for requests in flight, whose number follows what the servers say from now on."""
+        all_vllm = all(server.is_vllm for server in self.servers)
+        first = _FIRST_PLACES_OF_VLLM if all_vllm else _FIRST_PLACES
         self._places = Places(most, min(most, first * len(self.servers)))
-        if self._watch is None and all(server.is_vllm for server in self.servers):
+        if self._watch is None and all_vllm:
             self._watch = asyncio.get_running_loop().create_task(self._follow_load())
         return self._places
 

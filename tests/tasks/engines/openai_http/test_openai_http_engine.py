@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from tasks.engines import http_endpoint, open_engine
-from tasks.engines.base import ChatRequest, Completion, EngineConfig, EngineError, ModelConfig, Sampling
-from tasks.engines.http_endpoint import Backoff, seconds_of
-from tasks.engines.openai_http import OpenAIHttpEngine, reach_server
-from tests.tasks.engines.fault_server import (
+from tasks.engines import open_engine
+from tasks.engines.base import ChatRequest, Completion, EngineError, Sampling
+from tasks.engines.config import EngineConfig, ModelConfig
+from tasks.engines.openai_http import endpoint
+from tasks.engines.openai_http.endpoint import Backoff, seconds_of
+from tasks.engines.openai_http.engine import OpenAIHttpEngine, reach_server
+from tests.tasks.engines.openai_http.fault_server import (
     MODEL,
     AtRandom,
     Body,
@@ -177,7 +179,7 @@ def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
 
 
 def test_an_answer_without_an_end_is_not_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_endpoint, "MAX_RESPONSE_BYTES", 1 << 20)
+    monkeypatch.setattr(endpoint, "MAX_RESPONSE_BYTES", 1 << 20)
     with FaultServer(says(200, answer("x" * (2 << 20)))) as server:
         assert ask(engine_at(server), request("a"))[0].text == "you said a"
         assert len(server.chats) == 2

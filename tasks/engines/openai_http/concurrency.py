@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
-WINDOW_S = 1.0
+WINDOW_S = 0.5
 """Least time over which throughput is measured."""
 GAIN = 1.05
 """More places are worth having if they bring this much more throughput."""
 _STRIKES = 2
 """Windows without a gain before they count as such: one may have had longer replies than the last."""
-_HOLD_WINDOWS = 15
+_HOLD_WINDOWS = 30
 """After so many windows another level is tried: the work may have changed."""
 _CUT = 0.7
 """What is left of the level when a server turns a request away."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks.engines.concurrency import Places
+from tasks.engines.openai_http.concurrency import Places
 
 
 class Simulation:

@@ -13,8 +13,8 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from tasks.engines.base import EngineError
-from tasks.engines.decoding import LiveBatch, Model, Reading, Row
-from tasks.engines.kv_cache import BLOCK_COLUMNS, ColumnCache
+from tasks.engines.in_process.decoding import LiveBatch, Model, Reading, Row
+from tasks.engines.in_process.kv_cache import BLOCK_COLUMNS, ColumnCache
 
 logger = logging.getLogger(__name__)
 

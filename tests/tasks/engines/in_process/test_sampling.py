@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tasks.engines.base import Sampling
-from tasks.engines.sampling import RowRules, draw_tokens, row_uniforms, token_list
+from tasks.engines.in_process.sampling import RowRules, draw_tokens, row_uniforms, token_list
 
 LOGITS = torch.tensor([[2.0, 0.5, -1.0, 1.0, 0.0, -3.0]])
 CPU = torch.device("cpu")
