@@ -10,7 +10,7 @@ VLLM_UNUSED := torchvision torchaudio torchcodec
 RIVALS := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-vllm quick-test test test-vllm check format bench
+.PHONY: help install install-vllm quick-test test test-vllm test-gpu check format bench
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ install-vllm: $(VLLM_INSTALLED)  ## create .venv-vllm, a second environment with
 
 test-vllm: $(VLLM_INSTALLED)  ## run the tests that need a real vLLM, on the CPU
 	@HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest -m vllm
+
+test-gpu: $(INSTALLED)  ## run the tests that need a CUDA device
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m gpu
 
 check: $(INSTALLED)  ## formatting, lint, types
 	@$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,15 @@ from pathlib import Path
 import pytest
 
 import tasks.engines  # noqa: F401  first, because it says how the threads of torch shall wait
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the machine's GPUs from all tests but those that are about them, `pytest -m gpu`: what the others find must
+    be the same everywhere, and bfloat16 rounds too much for a seed to give the same reply in every batch.
+    """
+    if "gpu" not in config.getoption("markexpr"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"

@@ -43,7 +43,7 @@ STATIC_ROWS = (64, 128, 256)
 LEVELS = (64, 128, 256)
 IN_FLIGHT = 1000
 MOST_TURNS = 4
-GPU_RESPONSE_TOKENS = 256
+GPU_RESPONSE_TOKENS = 128
 
 
 @dataclass
@@ -200,7 +200,7 @@ def make_ways(engine: Engine, folder: Path, num_prompts: int, max_tokens: int, l
     return ways
 
 
-def measure(ways: Sequence[Way], num_rounds: int) -> None:
+def measure(console: Console, ways: Sequence[Way], num_rounds: int) -> None:
     """Each round another way is first."""
     for turn in range(num_rounds):
         first = turn * 5 % len(ways)
@@ -209,6 +209,7 @@ def measure(ways: Sequence[Way], num_rounds: int) -> None:
                 began = time.perf_counter()
                 num_tokens = way.run()
                 way.rates.append(num_tokens / (time.perf_counter() - began))
+            console.print(f"{way.name}: {way.rates[-1]:,.0f} tokens/s")
             way.peak_mib = max(way.peak_mib, memory.mib)
 
 
@@ -273,7 +274,7 @@ def main(num_rounds: int, num_prompts: int, is_gpu: bool) -> int:
         loop.run(engine.start())
         stack.callback(lambda: loop.run(engine.stop()))
         ways = make_ways(engine, folder, num_prompts, max_tokens, loop)
-        measure(ways, num_rounds)
+        measure(console, ways, num_rounds)
     show_rates(console, ways, num_rounds)
     return 0 if show_targets(console, ways) else 1
 
