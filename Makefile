@@ -20,8 +20,8 @@ install: $(INSTALLED)  ## create .venv and install everything into it; does noth
 quick-test: $(INSTALLED)  ## the whole pipeline with ten episodes of code_env and the included tiny model
 	@$(BIN)/python -m flows.quick_test
 
-test: $(INSTALLED)  ## run the tests, without a network
-	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+test: $(INSTALLED)  ## run the tests, without a network, a file at a time on each of up to four cores
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 install-vllm: $(VLLM_INSTALLED)  ## create .venv-vllm, a second environment with vLLM for CPUs
 

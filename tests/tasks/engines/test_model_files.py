@@ -60,7 +60,7 @@ def test_a_hub_name_that_cannot_be_fetched_says_to_use_a_folder(
 
 def test_checking_a_model_does_not_import_torch(tiny_model: Path) -> None:
     code = (
-        "import sys; from tasks.engines import open_engine; from tasks.engines.base import ModelConfig; "
+        "import sys; from tasks.engines import open_engine; from tasks.engines.config import ModelConfig; "
         "from tasks.engines.model_files import model_fingerprint; "
         f"model_fingerprint(ModelConfig(path={str(tiny_model)!r})); sys.exit('torch' in sys.modules)"
     )

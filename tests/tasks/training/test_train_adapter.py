@@ -141,7 +141,7 @@ def test_a_kill_of_the_parent_kills_the_training_and_the_same_call_resumes_it(ti
     config = CONFIG.model_copy(update={"num_train_epochs": 25, "per_device_train_batch_size": 1})
     model = ModelConfig(path=str(tiny_model))
     script = (
-        "from pathlib import Path; from tasks.engines.base import ModelConfig; from tasks.training.launch import *; "
+        "from pathlib import Path; from tasks.engines.config import ModelConfig; from tasks.training.launch import *; "
         f"train_adapter([Path({str(data)!r})], ModelConfig.model_validate_json({model.model_dump_json()!r}), "
         f"TrainConfig.model_validate_json({config.model_dump_json()!r}), Path({str(tmp_path / 'out')!r}), '', "
         "lambda p: print(p.step, flush=True))"

@@ -31,7 +31,7 @@ def test_it_answers_there_and_gives_the_memory_back(tiny_model: Path) -> None:
             assert torch.cuda.memory_allocated() > 0
 
     asyncio.run(run())
-    assert torch.cuda.memory_allocated() == 0
+    assert torch.cuda.memory_allocated() <= 64 << 20  # the workspace of cuBLAS stays as long as the process
 
 
 def test_greedy_replies_begin_as_they_do_on_the_cpu() -> None:
