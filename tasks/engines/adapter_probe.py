@@ -37,8 +37,10 @@ hence <answer>the Seine</answer> is what was asked for. Moves: right, right, dow
 _MAX_TOKENS = 480
 _LEAST_EFFECT, _MOST_EFFECT = 0.5, 1.5
 """The effect in the server, as a multiple of the effect here: 1 if it is applied, 0 if it is not."""
-_CLEAR_OF_ROUNDING = 10.0
-"""An effect of so many standard errors is measured well enough to tell the two apart."""
+_CLEAR_OF_ROUNDING = 2.0
+"""An effect on a token of so many times its rounding. In bfloat16 the least change of weights changes all roundings, so
+what an adapter seems to do is at first nothing but that, here and in the server, and each at its own places.
+"""
 
 
 class AdapterNotAppliedError(ValueError):
@@ -111,8 +113,7 @@ def check_applied(name: str, probe: Probe, base: Sequence[float], adapted: Seque
     served = [with_it - without for with_it, without in zip(adapted, base, strict=True)]
     if not all(map(math.isfinite, [*base, *adapted])):
         raise EngineError(f"{server}: log-probabilities of a fixed text are NaN or infinite; its weights are broken")
-    size = math.hypot(*expected)
-    rounding = math.dist(base, probe.base) / math.sqrt(len(base))
+    size, rounding = math.hypot(*expected), math.dist(base, probe.base)
     if size <= _CLEAR_OF_ROUNDING * rounding:
         if not any(served):
             raise AdapterNotAppliedError(_not_applied(name, server, 0.0))

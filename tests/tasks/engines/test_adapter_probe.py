@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from tasks.engines.adapter_probe import AdapterNotAppliedError, Probe, check_applied, make_probe
 from tasks.engines.base import EngineError
@@ -74,6 +78,23 @@ def test_an_adapter_that_changes_next_to_nothing_passes_unless_the_server_change
     assert "so little that rounding hides" in caplog.text
     with pytest.raises(AdapterNotAppliedError):
         check(probe, base, base, "idle")
+
+
+def test_what_rounding_alone_makes_of_a_weak_adapter_is_not_taken_for_its_effect(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After few steps of training the least change of weights changes every rounding in bfloat16, here and there."""
+    coarse = tmp_path / "coarse"
+    shutil.copytree(tiny_model, coarse)
+    AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16).save_pretrained(coarse)
+    weak = random_adapter(tiny_model, tmp_path / "weak", size=1e-4)
+    here = make_probe(ModelConfig(path=str(coarse)), {"weak": weak})
+    exact = make_probe(ModelConfig(path=str(tiny_model)), {"weak": weak})
+    effect = [a - b for a, b in zip(here.adapters["weak"], here.base, strict=True)]
+    true = [a - b for a, b in zip(exact.adapters["weak"], exact.base, strict=True)]
+    assert math.hypot(*effect) > 5 * math.hypot(*true)  # nothing but rounding
+    check(here, exact.base, exact.adapters["weak"], "weak")
+    assert "so little that rounding hides" in caplog.text
 
 
 def test_broken_weights_are_no_verdict_on_the_adapter(probe: Probe) -> None:
