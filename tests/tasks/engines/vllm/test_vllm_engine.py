@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from envs import load_env_class
 from envs.base import EnvConfig
@@ -24,6 +25,7 @@ from envs.sandbox.base import SandboxConfig
 from tasks.engines import open_engine
 from tasks.engines.adapter_probe import AdapterNotAppliedError
 from tasks.engines.base import Engine, EngineError
+from tasks.engines.chat_tokens import decode_reply, prompt_token_ids
 from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.engines.openai_http.engine import OpenAIHttpEngine, reach_server, takes_adapters
 from tasks.engines.vllm import server as vllm_server
@@ -125,6 +127,11 @@ def test_episodes_are_collected_and_nothing_is_left_behind(tmp_path: Path) -> No
     episodes = check_whole(tmp_path / "journal", 40)
     assert sum(episode.success for episode in episodes) >= 4
     assert episodes[0].metadata["engine"] == "vllm"
+    tokenizer = AutoTokenizer.from_pretrained(STARTER)
+    for turn in (turn for episode in episodes for turn in episode.turns):  # what is trained on is what was sampled
+        assert turn.prompt_ids == prompt_token_ids(tokenizer, turn.messages, {})
+        assert len(turn.reply_ids or []) == turn.completion_tokens
+        assert decode_reply(tokenizer, turn.reply_ids or []) == turn.reply
     assert family() <= before
     [key] = keys
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
