@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,8 @@ from tasks.engines.model_files import resolve_model
 from tasks.engines.policies import pick_device, pick_dtype
 from tasks.training.audit import Audit
 from tasks.training.config import TrainConfig
+from tasks.training.steps import StepPlan
+from tasks.training.trainer import rows_per_device, tokens_at_once
 
 _TRAINED_BYTES = 16
 """Of a trained parameter: itself, its gradient and two moments of Adam, each in fp32."""
@@ -46,22 +47,24 @@ def plan(found: Audit, model: ModelConfig, config: TrainConfig) -> Plan:
     on_gpu = device.type == "cuda"
     visible = torch.cuda.device_count() if on_gpu else 1
     devices = min(config.num_gpus or visible, visible)
-    rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * devices
+    rows_per_step = rows_per_device(config) * devices
     skeleton = _skeleton(model)
     parameters = sum(p.numel() for p in skeleton.parameters())
     trained = _lora_parameters(skeleton, config.lora_r) if config.use_lora else parameters
     width = pick_dtype(device).itemsize
     weights = parameters * width + trained * _TRAINED_BYTES if config.use_lora else parameters * _TRAINED_BYTES
-    tokens = config.per_device_train_batch_size * found.lengths.longest
+    longest = found.lengths.longest
+    tokens = min(tokens_at_once(config, longest, device), rows_per_device(config) * longest)
+    checkpointed = on_gpu if config.gradient_checkpointing is None else config.gradient_checkpointing
     return Plan(
-        steps=math.ceil(config.num_train_epochs * math.ceil(found.rows / rows_per_step)),
+        steps=len(StepPlan(found.rows, rows_per_step, config.num_train_epochs, config.seed)),
         rows_per_step=rows_per_step,
         devices=devices,
         on_gpu=on_gpu,
         parameters=parameters,
         trained_parameters=trained,
         weights_bytes=weights,
-        batch_bytes=tokens * _bytes_per_token(skeleton.config.get_text_config(), width, checkpointed=on_gpu),
+        batch_bytes=tokens * _bytes_per_token(skeleton.config.get_text_config(), width, checkpointed),
     )
 
 

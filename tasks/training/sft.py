@@ -12,6 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
+from tasks.training.config import TrainConfig
 from tasks.training.job import CHECKPOINTS, OUTCOME_FILE, Job, Outcome, TrainCounts
 
 _PR_SET_PDEATHSIG = 1
@@ -63,16 +64,26 @@ def run_job(job: Job) -> Outcome:
     from tasks.dataset.rows import DataFileError
     from tasks.engines.chat_tokens import TemplateArgsError
     from tasks.training.publish import UnusableWeightsError
+    from tasks.training.step_trainer import NoMemoryLeftError
     from tasks.training.token_data import NothingToTrainError
 
     try:
         return Outcome(kind="done", counts=_train(job))
-    except torch.OutOfMemoryError:
-        return Outcome(kind="out_of_memory")
+    except (torch.OutOfMemoryError, NoMemoryLeftError) as error:
+        return Outcome(kind="out_of_memory", message=_too_large(error, job.config))
     except (DataFileError, NothingToTrainError, TemplateArgsError) as error:
         return Outcome(kind="refused", message=str(error))
     except UnusableWeightsError as error:
         return Outcome(kind="failed", message=str(error))
+
+
+def _too_large(error: Exception, config: TrainConfig) -> str:
+    """What is left to try when the least has been tried at once."""
+    checkpointing = "set" if config.gradient_checkpointing is False else "keep"
+    return (
+        f"{str(error).splitlines()[0]}; lower train.max_length (now {config.max_length}) or train.lora_r (now "
+        f"{config.lora_r}), {checkpointing} train.gradient_checkpointing=true, or take a smaller model"
+    )
 
 
 def _train(job: Job) -> TrainCounts:
@@ -83,6 +94,7 @@ def _train(job: Job) -> TrainCounts:
     from tasks.training.audit import audit
     from tasks.training.publish import publish_model
     from tasks.training.token_data import token_data
+    from tasks.training.token_rows import TokenRows
     from tasks.training.trainer import last_checkpoint, make_trainer
 
     quiet_transformers()
@@ -91,7 +103,7 @@ def _train(job: Job) -> TrainCounts:
     tokens = token_data(job.data, job.model_folder, tokenizer, job.chat_template_args, job.config)
     end = end_of_turn_id(tokenizer, job.chat_template_args)
     found, picked = audit(tokens, job.data, tokenizer, end, job.config)
-    trainer = make_trainer(job, tokenizer, tokens.rows.select(picked))
+    trainer = make_trainer(job, tokenizer, TokenRows(tokens, job.data, picked))
     trainer.train(resume_from_checkpoint=last_checkpoint(job.work_dir / CHECKPOINTS))
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     if trainer.is_world_process_zero():
@@ -104,6 +116,7 @@ def _train(job: Job) -> TrainCounts:
         steps=trainer.state.global_step,
         first_loss=losses[0],
         last_loss=losses[-1],
+        out_of_memory=trainer.out_of_memory,
     )
 
 
