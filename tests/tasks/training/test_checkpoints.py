@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from tasks.training.checkpoints import MANIFEST, CheckpointError, Checkpoints
+from tests.tasks.training.small_disk import SmallDisk
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -115,31 +114,17 @@ def test_a_kill_at_any_moment_leaves_whole_checkpoints_alone(checkpoints: Checkp
         assert {p.name for p in checkpoints.folder.iterdir()} <= {f"checkpoint-{last - i}" for i in range(3)}
 
 
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 400 kB or, where none may be mounted, a process that may write no larger file."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
-    if shutil.which("mount") and subprocess.run(mount, capture_output=True).returncode == 0:
-        yield folder
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a file that was not written stays open
-        return
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
-    yield folder
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("writer", ["torch", "safetensors", "python"])
 def test_a_full_disk_is_one_line_with_folder_and_bytes_and_the_last_good_one_stays(
-    full_disk: Path, writer: str
+    small_disk: SmallDisk, writer: str
 ) -> None:
-    checkpoints = Checkpoints(full_disk / "checkpoints", keep=2)
+    checkpoints = Checkpoints(small_disk.folder / "checkpoints", keep=2)
     good = write(checkpoints, 7)
     half = checkpoints.writing_folder / "checkpoint-8"
     half.mkdir(parents=True)
     zeros = torch.zeros(200_000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    small_disk.fill(os.getpid())
     with (
         pytest.raises(CheckpointError, match=r"step 8 could not be written to .*disk/checkpoints: no space") as caught,
         checkpoints.explained(8, bytes_needed=2_400_000),
@@ -150,6 +135,7 @@ def test_a_full_disk_is_one_line_with_folder_and_bytes_and_the_last_good_one_sta
             save_file({"zeros": zeros}, half / "model.safetensors")
         else:
             (half / "state.json").write_bytes(bytes(800_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "about 2.4 MB" in str(caught.value) and "step 7 is kept" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert checkpoints.newest_whole("ddp") == (good, []) and not checkpoints.writing_folder.exists()
