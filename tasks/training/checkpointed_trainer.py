@@ -17,12 +17,13 @@ from transformers import Trainer
 from tasks.training.checkpoint_schedule import CheckpointSchedule
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.job import Resumed
+from tasks.training.stopping import TrainingStopped
 
 _STATES = 3
 """Numbers in a checkpoint for each trained one: itself, and two moments of Adam."""
 
 
-class CheckpointedTrainer(Trainer):  # type: ignore[misc]
+class CheckpointedTrainer(Trainer):
     """Saves in `checkpoints` when `schedule` says so. `on_resume` is told from where, in the first process."""
 
     def __init__(
@@ -37,20 +38,21 @@ class CheckpointedTrainer(Trainer):  # type: ignore[misc]
         self._checkpoints, self._schedule, self._on_resume = checkpoints, schedule, on_resume
         self.add_callback(schedule)
 
-    @property
-    def was_stopped(self) -> bool:
-        """Whether the training ended before its last step, because the process was told to."""
-        return self._schedule.stopped
-
     def train_from_newest(self) -> None:
-        """Train from the newest whole checkpoint, or from the start, until it is done or stopped.
+        """Train to the end, from the newest whole checkpoint if there is one.
 
         Raises:
             CheckpointError: a checkpoint cannot be written, or not be gone on from.
+            TrainingStopped: the process was told to end, and has saved a checkpoint.
         """
         newest = self._newest()
         with self._schedule.stop.waits():
             self.train(resume_from_checkpoint=newest)
+        if self._schedule.stopped:
+            raise TrainingStopped(
+                f"the training was told to end after step {self.state.global_step} of {self.state.max_steps} and has "
+                "saved a checkpoint; run the same command again to go on from there"
+            )
 
     def _newest(self) -> str | None:
         """The same in all processes: the first one looks for it."""
@@ -77,8 +79,7 @@ class CheckpointedTrainer(Trainer):  # type: ignore[misc]
         step, began = self.state.global_step, time.monotonic()
         if self._checkpoints.path(step).exists():
             return  # the end of a step is the end of a pass, too
-        trained = (p for p in self.model.parameters() if p.requires_grad)
-        bytes_needed = _STATES * sum(p.numel() * p.element_size() for p in trained)
+        bytes_needed = _STATES * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
         if best := self.state.best_global_step:
             self.state.best_model_checkpoint = str(self._checkpoints.path(best))
         with self._checkpoints.explained(step, bytes_needed, sweeps=self.args.should_save):

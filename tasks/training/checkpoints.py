@@ -111,6 +111,7 @@ class Checkpoints:
         for step in self.steps()[: -self._keep]:
             if self.path(step) != best:
                 self._remove(self.path(step))
+        shutil.rmtree(self.writing_folder, ignore_errors=True)
 
     def _remove(self, checkpoint: Path) -> None:
         """Its name goes first: what has one is whole."""

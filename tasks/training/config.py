@@ -36,7 +36,11 @@ class TrainConfig(BaseModel):
     )
     num_train_epochs: float = Field(3, gt=0, le=1000, description="Passes over the data.")
     per_device_train_batch_size: int = Field(
-        2, ge=1, le=4096, description="Rows that one device reads at once; halved by itself when GPU memory runs out."
+        2,
+        ge=1,
+        le=4096,
+        description="Rows of the greatest length that one device reads at once, or as many tokens in shorter ones; "
+        "halved by itself when GPU memory runs out.",
     )
     gradient_accumulation_steps: int = Field(
         8,
@@ -68,6 +72,11 @@ class TrainConfig(BaseModel):
     dry_run: bool = Field(
         False, description="For flows.train_only: show what would be trained, in how many steps, and train nothing."
     )
+    gradient_checkpointing: bool | None = Field(
+        None,
+        description="Compute activations twice instead of keeping them: less memory, and about a third more time. "
+        "Default: on a GPU, and not on the CPU.",
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the adapter's first weights and of the order of rows.")
 
     @field_validator("data_path", mode="before")
@@ -84,6 +93,11 @@ class TrainConfig(BaseModel):
                     f"{MAX_WEIGHT}; leave the file out if it is not to be trained on"
                 )
         return given
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows that change the weights once, on all devices together."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
     def weight(self, path: Path) -> float:
         """How often each row of a file is trained on in one pass, where `data_path` names it."""

@@ -24,12 +24,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from pydantic import TypeAdapter
+
 from tasks.engines.base import ModelConfig
 from tasks.engines.model_files import STARTER, model_fingerprint, resolve_model
 from tasks.rollout.artifact import Ref, content_hash, publish_file
 from tasks.training.audit import Audit
 from tasks.training.config import TrainConfig
-from tasks.training.job import JOB_FILE, LOG_FILE, OUTCOME_FILE, PROGRESS_FILE, Job, Outcome, TrainCounts, TrainProgress
+from tasks.training.job import (
+    JOB_FILE,
+    LOG_FILE,
+    OUTCOME_FILE,
+    PROGRESS_FILE,
+    Job,
+    Outcome,
+    TrainCounts,
+    TrainEvent,
+    TrainProgress,
+)
 from tasks.training.ranks import RANK_VARIABLES
 
 logger = logging.getLogger(__name__)
@@ -48,8 +60,12 @@ _NOT_OF_THE_WEIGHTS = {
     "accelerate_config",
     "checkpoint_every_min",
     "keep_checkpoints",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
 }
 """Settings that may differ when a training is resumed."""
+_EVENT: TypeAdapter[TrainEvent] = TypeAdapter(TrainEvent)
 _REPOSITORY = Path(__file__).parents[2]
 
 
@@ -77,6 +93,7 @@ def train_key(data: Sequence[Path], model: ModelConfig, config: TrainConfig) -> 
         "data": [content_hash(path) for path in data],
         "model": model_fingerprint(model),
         "config": config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),
+        "rows_per_step": config.rows_per_step,
     }
     weights = [config.weight(path) for path in data]
     if any(weight != 1 for weight in weights):
@@ -152,7 +169,7 @@ def train_adapter(
             run_config=run_config,
             parent_pid=os.getpid(),
         )
-        counts = _train_within_memory(job, lock, on_progress)
+        counts = _train(job, lock, on_progress)
         ref = AdapterRef(
             path=output_dir, sha256=content_hash(output_dir), counts=counts, base_fingerprint=model_fingerprint(model)
         )
@@ -160,33 +177,11 @@ def train_adapter(
     return ref
 
 
-def with_smaller_batch(config: TrainConfig) -> TrainConfig | None:
-    """Half the batch and twice the accumulation: the same rows per step in less memory. None: it cannot be halved."""
-    if config.per_device_train_batch_size == 1:
-        return None
-    batch = config.per_device_train_batch_size // 2
-    rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    update = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": -(-rows // batch)}
-    return config.model_copy(update=update)
-
-
-def _train_within_memory(job: Job, lock: int, on_progress: Callable[[TrainProgress], None]) -> TrainCounts:
-    """Run the process, again with a smaller batch each time that GPU memory runs out."""
-    while True:
-        outcome = _run_process(job, lock, on_progress)
-        if outcome.kind == "done" and outcome.counts is not None:
-            return outcome.counts
-        if outcome.kind == "refused":
-            raise TrainingRefusedError(outcome.message)
-        if outcome.kind != "out_of_memory":
-            raise TrainingError(outcome.message)
-        smaller = with_smaller_batch(job.config)
-        if smaller is None:
-            raise TrainingError(
-                f"out of GPU memory with one row at a time; lower train.max_length (now {job.config.max_length}) or "
-                "train.lora_r, keep train.use_lora, or take a smaller model"
-            )
-        job = job.model_copy(update={"config": smaller})
+def _train(job: Job, lock: int, on_progress: Callable[[TrainProgress], None]) -> TrainCounts:
+    outcome = _run_process(job, lock, on_progress)
+    if outcome.kind == "done" and outcome.counts is not None:
+        return outcome.counts
+    raise (TrainingRefusedError if outcome.kind == "refused" else TrainingError)(outcome.message)
 
 
 def _run_process(job: Job, lock: int, on_progress: Callable[[TrainProgress], None]) -> Outcome:
@@ -266,7 +261,9 @@ def _report(progress: TextIO, on_progress: Callable[[TrainProgress], None]) -> N
         if not line.endswith("\n"):
             progress.seek(here)
             return
-        on_progress(TrainProgress.model_validate_json(line))
+        event = _EVENT.validate_json(line)
+        if isinstance(event, TrainProgress):
+            on_progress(event)
 
 
 def _environment() -> dict[str, str]:

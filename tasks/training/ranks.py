@@ -59,8 +59,7 @@ def num_processes(config: TrainConfig) -> int:
     if file is not None and file.strategy != "ddp" and not there:
         raise NoGpuError(f"train.accelerate_config: {file.path} shards the model over GPUs, and none is used here")
     wanted = config.num_gpus or (file.num_processes if file else None) or there
-    rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    return max(1, min(wanted, there, rows_per_step))
+    return max(1, min(wanted, there, config.rows_per_step))
 
 
 def become_ranks(config: TrainConfig, work_dir: Path, arguments: Sequence[str]) -> str | None:

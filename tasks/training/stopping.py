@@ -35,4 +35,4 @@ class StopSignal:
     def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
         self.came = True
         if not self._wait:
-            raise TrainingStopped
+            raise TrainingStopped("the training was told to end; run the same command again to go on with it")

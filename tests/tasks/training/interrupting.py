@@ -81,7 +81,7 @@ class Run:
         return max((int(path.name.rpartition("-")[2]) for path in self.checkpoints.glob("checkpoint-*")), default=0)
 
     def is_writing(self) -> bool:
-        return (self.checkpoints / WRITING).exists()
+        return any((self.checkpoints / WRITING).glob("checkpoint-*"))
 
     def has_trained(self, steps: int) -> Callable[[], bool]:
         return lambda: any(event.get("step", 0) >= steps for event in self._events() if event["kind"] == "step")

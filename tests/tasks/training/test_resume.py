@@ -90,7 +90,7 @@ def test_only_the_newest_checkpoints_are_kept_while_it_trains(
 ) -> None:
     run = Run(server, make_job(tmp_path, tiny_model, CONFIG.model_copy(update={"keep_checkpoints": 3})))
     run.until(lambda: run.newest_step() >= 8 and not run.is_writing(), lambda pid: os.kill(pid, signal.SIGTERM))
-    steps = sorted(int(path.name.rpartition("-")[2]) for path in run.checkpoints.iterdir())
+    steps = sorted(int(path.name.rpartition("-")[2]) for path in run.checkpoints.iterdir())  # and nothing else
     assert steps == list(range(steps[-1] - 2, steps[-1] + 1))
 
 

@@ -32,7 +32,6 @@ from tasks.training.launch import (
     TrainingRefusedError,
     train_adapter,
     train_key,
-    with_smaller_batch,
 )
 from tasks.training.sft import run_job
 
@@ -92,7 +91,8 @@ def test_the_loss_falls_and_each_step_is_reported(trained: tuple[AdapterRef, lis
     assert [p.step for p in progress] == list(range(1, 19)) == list(range(1, progress[0].total_steps + 1))
     assert progress[-1].loss < 0.5 * progress[0].loss
     assert (ref.counts.first_loss, ref.counts.last_loss) == (progress[0].loss, progress[-1].loss)
-    assert progress[0].learning_rate > progress[-1].learning_rate and progress[-1].tokens > progress[0].tokens > 0
+    assert progress[0].learning_rate > progress[-1].learning_rate
+    assert all(p.tokens > p.trained_tokens > 0 and p.grad_norm > 0 and p.seconds > 0 for p in progress)
 
 
 def test_overlong_rows_are_dropped_and_counted(trained: tuple[AdapterRef, list[TrainProgress]]) -> None:
@@ -329,12 +329,3 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(
     job = make_job(CONFIG)
     (job.work_dir / CHECKPOINTS / "checkpoint-1").mkdir(parents=True)
     assert run_job(job).kind == "done"
-
-
-def test_a_smaller_batch_keeps_the_rows_per_step_until_it_cannot_be_halved() -> None:
-    sizes = []
-    config: TrainConfig | None = TrainConfig(per_device_train_batch_size=8, gradient_accumulation_steps=3)
-    while config is not None:
-        sizes.append((config.per_device_train_batch_size, config.gradient_accumulation_steps))
-        config = with_smaller_batch(config)
-    assert sizes == [(8, 3), (4, 6), (2, 12), (1, 24)]
