@@ -63,7 +63,7 @@ def run_job(job: Job, stop: StopSignal | None = None) -> Outcome:
     from tasks.training.token_data import NothingToTrainError
 
     try:
-        return Outcome(kind="done", counts=_train(job, stop or StopSignal()))
+        return Outcome(kind="done", counts=_train(job, stop))
     except TrainingStopped as stopped:
         return Outcome(kind="stopped", message=str(stopped))
     except (torch.OutOfMemoryError, NoMemoryLeftError) as error:
@@ -83,7 +83,7 @@ def _too_large(error: Exception, config: TrainConfig) -> str:
     )
 
 
-def _train(job: Job, stop: StopSignal) -> TrainCounts:
+def _train(job: Job, stop: StopSignal | None) -> TrainCounts:
     from transformers import AutoTokenizer
 
     from tasks.engines.chat_tokens import check_template_args, end_of_turn_id

@@ -21,7 +21,7 @@ from tasks.training.stopping import StopSignal
 from tasks.training.token_rows import TokenRows
 
 
-def make_trainer(job: Job, tokenizer: Any, rows: TokenRows, stop: StopSignal) -> StepTrainer:
+def make_trainer(job: Job, tokenizer: Any, rows: TokenRows, stop: StopSignal | None = None) -> StepTrainer:
     """The trainer of a job, ready to start or to resume. `stop`: ends it where it can be resumed."""
     device = pick_device(job.config.num_gpus)
     dtype = pick_dtype(device)
@@ -40,7 +40,7 @@ def make_trainer(job: Job, tokenizer: Any, rows: TokenRows, stop: StopSignal) ->
         pad_id=tokenizer.pad_token_id or 0,
         on_out_of_memory=progress.write,
         checkpoints=checkpoints,
-        schedule=CheckpointSchedule(job.config.checkpoint_every_min, stop),
+        schedule=CheckpointSchedule(job.config.checkpoint_every_min, stop or StopSignal()),
         on_resume=progress.write,
         model=_model(job, dtype),
         args=arguments,
