@@ -13,8 +13,9 @@ from tasks.engines.model_files import resolve_model
 from tasks.engines.policies import pick_device, pick_dtype
 from tasks.training.audit import Audit
 from tasks.training.config import TrainConfig
+from tasks.training.ranks import num_processes
 from tasks.training.steps import StepPlan
-from tasks.training.trainer import rows_per_device, tokens_at_once
+from tasks.training.trainer import tokens_at_once
 
 _TRAINED_BYTES = 16
 """Of a trained parameter: itself, its gradient and two moments of Adam, each in fp32."""
@@ -45,21 +46,18 @@ def plan(found: Audit, model: ModelConfig, config: TrainConfig) -> Plan:
     """What training these rows would take on this machine."""
     device = pick_device(config.num_gpus)
     on_gpu = device.type == "cuda"
-    visible = torch.cuda.device_count() if on_gpu else 1
-    devices = min(config.num_gpus or visible, visible)
-    rows_per_step = rows_per_device(config) * devices
     skeleton = _skeleton(model)
     parameters = sum(p.numel() for p in skeleton.parameters())
     trained = _lora_parameters(skeleton, config.lora_r) if config.use_lora else parameters
     width = pick_dtype(device).itemsize
     weights = parameters * width + trained * _TRAINED_BYTES if config.use_lora else parameters * _TRAINED_BYTES
     longest = found.lengths.longest
-    tokens = min(tokens_at_once(config, longest, device), rows_per_device(config) * longest)
+    tokens = min(tokens_at_once(config, longest, device), config.rows_per_step * longest)
     checkpointed = on_gpu if config.gradient_checkpointing is None else config.gradient_checkpointing
     return Plan(
-        steps=len(StepPlan(found.rows, rows_per_step, config.num_train_epochs, config.seed)),
-        rows_per_step=rows_per_step,
-        devices=devices,
+        steps=len(StepPlan(found.rows, config.rows_per_step, config.num_train_epochs, config.seed)),
+        rows_per_step=config.rows_per_step,
+        devices=num_processes(config),
         on_gpu=on_gpu,
         parameters=parameters,
         trained_parameters=trained,
@@ -73,7 +71,8 @@ def plan_rows(planned: Plan, config: TrainConfig) -> Iterator[tuple[str, str]]:
     yield "steps", f"{planned.steps:,} of {planned.rows_per_step:,} rows, in {config.num_train_epochs:g} passes"
     beside = f" beside {planned.parameters:,} of the model" if config.use_lora else ", all of the model's"
     yield "trained parameters", f"{planned.trained_parameters:,}{beside}"
-    where = f"each of {planned.devices} GPUs" if planned.devices > 1 else "the GPU" if planned.on_gpu else "the CPU"
+    one = "the GPU" if planned.on_gpu else "the CPU"
+    where = one if planned.devices == 1 else f"each of {planned.devices} {'GPUs' if planned.on_gpu else 'processes'}"
     parts = f"{planned.weights_bytes / _GB:.2f} weights, {planned.batch_bytes / _GB:.2f} the longest batch"
     yield f"memory of {where}, estimated", f"{planned.memory_bytes / _GB:.2f} GB: {parts}"
 

@@ -65,7 +65,7 @@ class _LoraLinear(torch.autograd.Function):
         return output.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:
         flat, weight, a, b, inner = ctx.saved_tensors
         x_dtype, a_dtype, b_dtype = ctx.kinds
         d_flat = d_output.reshape(-1, d_output.shape[-1])

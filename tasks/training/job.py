@@ -77,7 +77,19 @@ class OutOfMemory(BaseModel):
     """From then on."""
 
 
-TrainEvent = Annotated[TrainProgress | OutOfMemory, Field(discriminator="kind")]
+class Resumed(BaseModel):
+    """A training goes on that was interrupted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["resumed"] = "resumed"
+    step: int
+    """The last one that need not be done again. 0: there was no checkpoint to use."""
+    damaged: list[str]
+    """A line about each checkpoint that could not be used."""
+
+
+TrainEvent = Annotated[TrainProgress | OutOfMemory | Resumed, Field(discriminator="kind")]
 """A line of progress.jsonl."""
 
 
@@ -105,7 +117,9 @@ class Outcome(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["done", "refused", "failed", "out_of_memory"]
-    """refused: the user's data or config cannot be trained; failed: the result cannot be used."""
+    kind: Literal["done", "stopped", "refused", "failed", "out_of_memory"]
+    """stopped: it was told to end, and goes on when it is started again; refused: the user's data or config cannot be
+    trained; failed: the result cannot be used, or not be kept.
+    """
     message: str = ""
     counts: TrainCounts | None = None

@@ -10,15 +10,17 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -40,11 +42,29 @@ from tasks.training.job import (
     TrainEvent,
     TrainProgress,
 )
+from tasks.training.ranks import RANK_VARIABLES
+
+logger = logging.getLogger(__name__)
 
 _POLL_S = 0.1
 _DYING_S = 2.0
 """How long a training process that was just killed may still hold its lock."""
+_SAVING_S = 25.0
+"""How long a training that is told to end may take for it. Prefect's workers kill what takes 30 s."""
 _LOG_TAIL_LINES = 15
+_NOT_OF_THE_WEIGHTS = {
+    "data_path",
+    "output_dir",
+    "dry_run",
+    "num_gpus",
+    "accelerate_config",
+    "checkpoint_every_min",
+    "keep_checkpoints",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+}
+"""Settings that may differ when a training is resumed."""
 _EVENT: TypeAdapter[TrainEvent] = TypeAdapter(TrainEvent)
 _REPOSITORY = Path(__file__).parents[2]
 
@@ -72,9 +92,8 @@ def train_key(data: Sequence[Path], model: ModelConfig, config: TrainConfig) -> 
     identity: dict[str, Any] = {
         "data": [content_hash(path) for path in data],
         "model": model_fingerprint(model),
-        "config": config.model_dump(
-            mode="json", exclude={"data_path", "output_dir", "dry_run", "gradient_checkpointing"}
-        ),
+        "config": config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),
+        "rows_per_step": config.rows_per_step,
     }
     weights = [config.weight(path) for path in data]
     if any(weight != 1 for weight in weights):
@@ -188,17 +207,50 @@ def _run_process(job: Job, lock: int, on_progress: Callable[[TrainProgress], Non
             pass_fds=[lock],  # the lock lasts as long as either process: a dying one still writes
         )
         try:
-            while process.poll() is None:
+            with _sigterm_unwinds():
+                while process.poll() is None:
+                    _report(progress, on_progress)
+                    time.sleep(_POLL_S)
                 _report(progress, on_progress)
-                time.sleep(_POLL_S)
-            _report(progress, on_progress)
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            _end(process)
     if outcome_path.exists():
         return Outcome.model_validate_json(outcome_path.read_text())
     return Outcome(kind="failed", message=_failure(process.returncode, log_path))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Have a training that is not at its end save what it has and end, or kill it when that takes too long.
+
+    The ranks of several GPUs are not of its process group: the kernel kills them when it is gone.
+    """
+    try:
+        if process.poll() is None:
+            logger.warning("the training is told to end; it saves a checkpoint first (for at most %.0f s)", _SAVING_S)
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_SAVING_S)
+    finally:  # also when it is interrupted once more
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """Where SIGTERM would end this process on the spot, let it leave through the `finally`s first."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield  # Prefect, or whoever else runs this, sees to it
+        return
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _report(progress: TextIO, on_progress: Callable[[TrainProgress], None]) -> None:
@@ -218,7 +270,8 @@ def _environment() -> dict[str, str]:
     """The child's environment: it must find this package wherever it is started, and sends nothing to a hub."""
     path = os.pathsep.join(filter(None, [str(_REPOSITORY), os.environ.get("PYTHONPATH")]))
     quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **quiet, "PYTHONPATH": path}
+    own = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
+    return {**own, **quiet, "PYTHONPATH": path}
 
 
 def _failure(returncode: int, log_path: Path) -> str:

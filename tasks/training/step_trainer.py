@@ -19,8 +19,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from transformers import Trainer
 
+from tasks.training.checkpointed_trainer import CheckpointedTrainer
 from tasks.training.fused_lora import fuse_lora
 from tasks.training.job import OutOfMemory
 from tasks.training.mixing import Indices
@@ -39,14 +39,14 @@ class NoMemoryLeftError(RuntimeError):
     """GPU memory is not enough for one row at a time."""
 
 
-class StepTrainer(Trainer):
+class StepTrainer(CheckpointedTrainer):
     """Trains a causal model, or a peft model of one, on replies. `log` also gets tokens, trained_tokens and seconds.
 
     Args:
         most_tokens: that one device reads at once; they are halved when they do not fit.
         pad_id: any token of the vocabulary, for models that cannot keep packed rows apart.
         on_out_of_memory: told whenever they are halved, in the first process.
-        kwargs: as a `Trainer` takes them, with gradient_accumulation_steps=1 among its arguments.
+        kwargs: as a `CheckpointedTrainer` takes them, with gradient_accumulation_steps=1 among its arguments.
     """
 
     def __init__(

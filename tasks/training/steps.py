@@ -23,7 +23,7 @@ class StepPlan:
     num_rows: int
     """Rows of one pass."""
     rows_per_step: int
-    """Batch size x accumulation x devices."""
+    """On all devices together."""
     num_epochs: float
     seed: int
 

@@ -11,26 +11,27 @@ from pydantic import BaseModel
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
 
 from tasks.engines.policies import pick_device, pick_dtype
+from tasks.training.checkpoint_schedule import CheckpointSchedule
+from tasks.training.checkpoints import Checkpoints
 from tasks.training.config import TrainConfig
 from tasks.training.job import CHECKPOINTS, PROGRESS_FILE, Job, TrainProgress
 from tasks.training.step_trainer import StepTrainer
 from tasks.training.steps import StepPlan
+from tasks.training.stopping import StopSignal
 from tasks.training.token_rows import TokenRows
 
-_CHECKPOINT_SHARE = 0.1
-"""A checkpoint after each such share of the steps: what a crash costs at most."""
 
-
-def make_trainer(job: Job, tokenizer: Any, rows: TokenRows) -> StepTrainer:
-    """The trainer of a job, ready to start or to resume."""
+def make_trainer(job: Job, tokenizer: Any, rows: TokenRows, stop: StopSignal | None = None) -> StepTrainer:
+    """The trainer of a job, ready to start or to resume. `stop`: ends it where it can be resumed."""
     device = pick_device(job.config.num_gpus)
     dtype = pick_dtype(device)
-    arguments = _arguments(job.config, job.work_dir / CHECKPOINTS, device, dtype)
+    checkpoints = Checkpoints(job.work_dir / CHECKPOINTS, job.config.keep_checkpoints)
+    arguments = _arguments(job.config, checkpoints.folder, device, dtype)
     progress = _ProgressFile(job.work_dir / PROGRESS_FILE)
     return StepTrainer(
         plan=StepPlan(
             num_rows=len(rows),
-            rows_per_step=rows_per_device(job.config) * arguments.world_size,
+            rows_per_step=job.config.rows_per_step,
             num_epochs=job.config.num_train_epochs,
             seed=job.config.seed,
         ),
@@ -38,16 +39,14 @@ def make_trainer(job: Job, tokenizer: Any, rows: TokenRows) -> StepTrainer:
         most_tokens=tokens_at_once(job.config, int(rows.lengths.max()), device),
         pad_id=tokenizer.pad_token_id or 0,
         on_out_of_memory=progress.write,
+        checkpoints=checkpoints,
+        schedule=CheckpointSchedule(job.config.checkpoint_every_min, stop or StopSignal()),
+        on_resume=progress.write,
         model=_model(job, dtype),
         args=arguments,
         processing_class=tokenizer,
         callbacks=[progress],
     )
-
-
-def rows_per_device(config: TrainConfig) -> int:
-    """Rows of a step for each device."""
-    return config.per_device_train_batch_size * config.gradient_accumulation_steps
 
 
 def tokens_at_once(config: TrainConfig, longest: int, device: torch.device) -> int:
@@ -57,12 +56,6 @@ def tokens_at_once(config: TrainConfig, longest: int, device: torch.device) -> i
     takes no more than the longest rows that there are.
     """
     return config.per_device_train_batch_size * (config.max_length if device.type == "cuda" else longest)
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end: the trainer's state is its last file."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
 def _model(job: Job, dtype: torch.dtype) -> Any:
@@ -90,9 +83,7 @@ def _arguments(config: TrainConfig, folder: Path, device: torch.device, dtype: t
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.num_train_epochs,
-        per_device_train_batch_size=rows_per_device(
-            config
-        ),  # the trainer is given whole steps, and divides them itself
+        per_device_train_batch_size=config.rows_per_step,  # the trainer is given whole steps, and divides them itself
         gradient_accumulation_steps=1,
         learning_rate=config.learning_rate,
         seed=config.seed,
@@ -100,9 +91,7 @@ def _arguments(config: TrainConfig, folder: Path, device: torch.device, dtype: t
         bf16=dtype == torch.bfloat16,
         gradient_checkpointing=on_gpu if config.gradient_checkpointing is None else config.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},  # works where the embeddings have no gradient
-        save_strategy="steps",
-        save_steps=_CHECKPOINT_SHARE,
-        save_total_limit=2,
+        save_strategy="no",  # the schedule says when
         logging_steps=1,
         logging_nan_inf_filter=False,
         report_to="none",

@@ -1,15 +1,15 @@
 """Training on one GPU: tokens a second, model FLOPs utilisation and peak memory, beside TRL's SFTTrainer.
 
 A model of the shape of Qwen3-1.7B with random weights in bf16, LoRA r=64 on all linear layers, gradient checkpointing,
-rows of up to 4,096 tokens of which the second half is trained, 16 rows in a step. Each case runs in a process of its own. The
-last case asks for far more at once than there is memory for: it must halve that by itself and finish.
+16 rows in a step, of up to 4,096 tokens, the second half of each trained. Each case has a process of its own. The last
+one asks for far more at once than there is memory for: it must halve that by itself and finish.
 
 Needs a GPU, so `make bench` does not run it: PYTHONPATH=. python tests/benchmarks/gpu_training.py [--seconds N]
 
-Utilisation = model FLOPs a second / peak. Model FLOPs are what the mathematics takes, not what is computed twice to save
-memory: for each token 4 N + 6 A (N parameters of the layers, frozen: forward, and backward to the inputs; A of the
-adapter), for each trained token 4 V d (the head), for each row of n tokens 6 n^2 h L (causal attention: h = heads x head
-size, L layers). Padding counts as nothing. Peak: 989 TFLOP/s, dense bf16 of an H100 or H200.
+Utilisation = model FLOPs a second / peak. Model FLOPs are what the mathematics takes, without what is computed twice to
+save memory: for each token 4 N + 6 A (N parameters of the layers, frozen: forward, and backward to the inputs; A of the
+adapter), for each trained token 4 V d (the head), for each row of n tokens 6 n^2 h L (causal attention; h = heads x
+head size, L layers). Padding counts as nothing. Peak: 989 TFLOP/s, dense bf16 of an H100 or H200.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 PEAK_FLOPS = 989e12
 LONGEST = 4096
 ROWS_AT_ONCE, BATCHES_A_STEP = 2, 8
+TOO_MANY_ROWS = 32
 WARM_UP_STEPS = 2
 NUM_ROWS = 1600
 SHAPE = {
@@ -77,23 +78,26 @@ def make_rows(kind: str) -> Any:
     return Dataset.from_dict(columns)
 
 
-def make_model() -> Any:
+def save_model(folder: Path) -> None:
+    """Random weights in bf16, with the included policy's tokenizer."""
     import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+
+    from tasks.engines.model_files import STARTER_FOLDER
 
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-            return Qwen3ForCausalLM(Qwen3Config(**SHAPE))
-    finally:
-        torch.set_default_dtype(torch.float32)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        Qwen3ForCausalLM(Qwen3Config(**SHAPE)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(STARTER_FOLDER).save_pretrained(folder)
 
 
 def model_flops(model: Any, lengths: list[int]) -> float:
     """Of one pass over rows, half of whose tokens are trained."""
     trained = {name: p.numel() for name, p in model.named_parameters() if "lora_" in name}
-    layers = sum(p.numel() for n, p in model.named_parameters() if ".layers." in n and p.dim() == 2 and n not in trained)
+    layers = sum(
+        p.numel() for n, p in model.named_parameters() if ".layers." in n and p.dim() == 2 and n not in trained
+    )
     width = SHAPE["num_attention_heads"] * SHAPE["head_dim"]
     head = SHAPE["vocab_size"] * SHAPE["hidden_size"]
     tokens = sum(lengths)
@@ -129,48 +133,52 @@ def make_clock(limit_s: float) -> Any:
     return Clock()
 
 
-def winnow_trainer(rows: Any, clock: Any, folder: Path, side: str) -> tuple[Any, list[list[int]]]:
-    """A trainer, and the lengths of the rows of each of its steps."""
+def winnow_trainer(rows: Any, clock: Any, work_dir: Path, folder: Path, side: str) -> tuple[Any, list[list[int]]]:
+    """A trainer as a training has it, and the lengths of the rows of each of its steps."""
+    from transformers import AutoTokenizer
+
     import tasks.training.step_trainer as step_trainer
     from tasks.training.config import TrainConfig
-    from tasks.training.steps import StepPlan
+    from tasks.training.job import Job
     from tasks.training.token_data import RowCounts, TokenData
     from tasks.training.token_rows import TokenRows
-    from tasks.training.trainer import rows_per_device, tokens_at_once, training_arguments, with_lora
+    from tasks.training.trainer import make_trainer
 
     if side == "winnow-padded":
         step_trainer.use_packed_attention = lambda model: False
+    many = side == "out-of-memory"
     config = TrainConfig(
         num_train_epochs=1,
-        per_device_train_batch_size=ROWS_AT_ONCE,
-        gradient_accumulation_steps=BATCHES_A_STEP,
+        per_device_train_batch_size=TOO_MANY_ROWS if many else ROWS_AT_ONCE,
+        gradient_accumulation_steps=1 if many else BATCHES_A_STEP,
         max_length=LONGEST,
+        gradient_checkpointing=False if many else None,
     )
-    if side == "out-of-memory":
-        update = {"per_device_train_batch_size": 32, "gradient_accumulation_steps": 1, "gradient_checkpointing": False}
-        config = config.model_copy(update=update)
     counts = RowCounts(duplicates=0, dropped_overlong=0, shortened=0, earlier_replies=0, samples=[])
     token_rows = TokenRows(TokenData(rows, counts), [Path("rows.jsonl")], np.arange(len(rows)))
-    plan = StepPlan(len(rows), rows_per_device(config), 1, seed=0)
-    device = training_arguments(config, folder).device
-    trainer = step_trainer.StepTrainer(
-        plan=plan,
-        rows=token_rows,
-        most_tokens=tokens_at_once(config, LONGEST, device),
-        pad_id=0,
-        on_out_of_memory=lambda event: print(f"  {event}", flush=True),
-        model=with_lora(make_model(), config),
-        args=training_arguments(config, folder),
-        callbacks=[clock],
+    job = Job(
+        data=[],
+        model_folder=folder,
+        model_name="random",
+        trust_remote_code=False,
+        chat_template_args={},
+        config=config,
+        output_dir=work_dir / "out",
+        work_dir=work_dir,
+        run_config="",
+        parent_pid=0,
     )
+    trainer: Any = make_trainer(job, AutoTokenizer.from_pretrained(folder), token_rows)
+    trainer.add_callback(clock)
     print(f"  packed: {trainer.is_packed}, attention: {trainer.model.config._attn_implementation}", flush=True)
-    return trainer, [token_rows.lengths[plan.rows(step)].tolist() for step in range(len(plan))]
+    return trainer, [token_rows.lengths[trainer._plan.rows(step)].tolist() for step in range(len(trainer._plan))]
 
 
-def trl_trainer(rows: Any, clock: Any, folder: Path) -> tuple[Any, list[list[int]]]:
+def trl_trainer(rows: Any, clock: Any, work_dir: Path, folder: Path) -> tuple[Any, list[list[int]]]:
     """TRL's trainer with its defaults, and where it notes the lengths of the rows of each step."""
+    import torch
     from peft import LoraConfig
-    from transformers import AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     seen: list[list[int]] = []
@@ -184,7 +192,7 @@ def trl_trainer(rows: Any, clock: Any, folder: Path) -> tuple[Any, list[list[int
 
     lora = LoraConfig(r=64, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     arguments = SFTConfig(
-        output_dir=str(folder),
+        output_dir=str(work_dir),
         num_train_epochs=1,
         per_device_train_batch_size=ROWS_AT_ONCE,
         gradient_accumulation_steps=BATCHES_A_STEP,
@@ -195,37 +203,37 @@ def trl_trainer(rows: Any, clock: Any, folder: Path) -> tuple[Any, list[list[int
         logging_steps=1,
         report_to="none",
         disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
     )
     trainer = NotingTrainer(
-        model=make_model(),
+        model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16),
         args=arguments,
         train_dataset=rows.select_columns(["input_ids", "labels", "completion_mask"]),
-        processing_class=AutoTokenizer.from_pretrained("tasks/training/starter_policy"),
+        processing_class=AutoTokenizer.from_pretrained(folder),
         peft_config=lora,
         callbacks=[clock],
     )
     return trainer, seen
 
 
-def run_case(side: str, kind: str, limit_s: float) -> None:
+def run_case(side: str, kind: str, folder: Path, limit_s: float) -> None:
     """Train for a while and print a line."""
     import torch
 
     rows = make_rows(kind)
     clock = make_clock(0 if side == "out-of-memory" else limit_s)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as work_dir:
         if side == "trl":
-            trainer, steps = trl_trainer(rows, clock, Path(folder))
+            trainer, steps = trl_trainer(rows, clock, Path(work_dir), folder)
         else:
-            trainer, steps = winnow_trainer(rows, clock, Path(folder), side)
-        trainer.args.save_strategy = "no"
+            trainer, steps = winnow_trainer(rows, clock, Path(work_dir), folder, side)
         trainer.train()
     measured = [n for step in steps[WARM_UP_STEPS : WARM_UP_STEPS + clock.steps] for n in step]
     flops = model_flops(trainer.model, measured) / clock.seconds
     peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     print(
-        f"  {sum(measured) / clock.seconds:,.0f} tokens/s, {flops / 1e12:,.0f} model TFLOP/s, utilisation "
+        f"  {sum(measured) / clock.seconds:,.0f} tokens/s, {flops / 1e12:,.1f} model TFLOP/s, utilisation "
         f"{flops / PEAK_FLOPS:.1%}, peak {peak:.1f} GiB; {clock.steps} steps in {clock.seconds:.1f} s, loss "
         f"{losses[0]:.3f} -> {losses[-1]:.3f}",
         flush=True,
@@ -241,22 +249,29 @@ def main(limit_s: float) -> int:
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     print(f"{name}, torch {torch.__version__}", flush=True)
     failed = 0
-    for title, (side, kind) in CASES.items():
-        began = time.perf_counter()
-        print(title, flush=True)
-        command = [sys.executable, __file__, "--case", side, kind, "--seconds", str(limit_s)]
-        result = subprocess.run(command, env={**os.environ, "TOKENIZERS_PARALLELISM": "false"}, timeout=240)
-        failed += result.returncode != 0
-        print(f"  exit code {result.returncode} after {time.perf_counter() - began:.0f} s in all", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(Path(folder))
+        torch.cuda.empty_cache()
+        for title, (side, kind) in CASES.items():
+            began = time.perf_counter()
+            print(title, flush=True)
+            command = [sys.executable, __file__, "--case", side, kind, folder, "--seconds", str(limit_s)]
+            environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+            try:
+                code = subprocess.run(command, env=environment, timeout=180).returncode
+            except subprocess.TimeoutExpired:
+                code = -1
+            failed += code != 0
+            print(f"  exit code {code} after {time.perf_counter() - began:.0f} s in all", flush=True)
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=12, help="for how long each case is measured")
-    parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.case:
-        run_case(*given.case, given.seconds)
+        run_case(given.case[0], given.case[1], Path(given.case[2]), given.seconds)
     else:
         sys.exit(main(given.seconds))

@@ -1,0 +1,109 @@
+"""A training that was interrupted, in any way and at any moment, ends as one that was not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import pytest
+
+from tests.tasks.training.interrupting import CONFIG, STEPS, Run, adapter, kill, make_job
+from tests.tasks.training.small_disk import SmallDisk
+
+
+@pytest.fixture(scope="module")
+def server() -> ForkServerContext:
+    """Starts processes that need not import torch anew."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tasks.training.sft", "tasks.training.trainer", "tasks.training.publish"])
+    return context
+
+
+@pytest.fixture(scope="module")
+def reference(server: ForkServerContext, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A training that nothing interrupted."""
+    run = Run(server, make_job(tmp_path_factory.mktemp("reference"), tiny_model))
+    assert run.to_its_end().kind == "done"
+    assert sorted(run.losses) == list(range(1, STEPS + 1))
+    return run
+
+
+def assert_same(run: Run, reference: Run) -> None:
+    """Not nearly: bit by bit, with one thread."""
+    assert run.losses == reference.losses
+    assert run.outcome() == reference.outcome() and run.outcome().kind == "done"
+    assert adapter(run.job) == adapter(reference.job)
+
+
+def test_kills_at_any_moment_change_neither_losses_nor_adapter(
+    server: ForkServerContext, tiny_model: Path, tmp_path: Path, reference: Run
+) -> None:
+    run = Run(server, make_job(tmp_path, tiny_model))
+    moments = [
+        run.has_trained(1),
+        lambda: run.newest_step() >= 5 and run.is_writing(),
+        lambda: run.newest_step() >= 9 and not run.is_writing(),
+        lambda: run.newest_step() >= 12 and run.is_writing(),
+        lambda: run.newest_step() == STEPS,  # all is learnt, nothing is published
+    ]
+    for moment in moments:
+        assert run.until(moment, kill) == -signal.SIGKILL
+    assert not run.job.output_dir.exists()
+    run.to_its_end()
+    assert run.events("resumed") == [{"kind": "resumed", "step": STEPS, "damaged": []}]
+    assert_same(run, reference)
+
+
+def test_sigterm_saves_first_and_the_same_job_goes_on(
+    server: ForkServerContext, tiny_model: Path, tmp_path: Path, reference: Run
+) -> None:
+    rarely = CONFIG.model_copy(update={"checkpoint_every_min": 60, "num_train_epochs": 2})
+    run = Run(server, make_job(tmp_path, tiny_model, rarely))
+    assert run.until(run.has_trained(7), lambda pid: os.kill(pid, signal.SIGTERM)) == 1
+    outcome, stopped_after = run.outcome(), max(run.losses)
+    assert outcome.kind == "stopped" and f"after step {stopped_after} of {STEPS}" in outcome.message
+    assert "run the same command again" in outcome.message and run.newest_step() == stopped_after
+    run.to_its_end()
+    assert [event["step"] for event in run.events("resumed")] == [stopped_after]
+    assert_same(run, reference)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
+    server: ForkServerContext, tiny_model: Path, tmp_path: Path, reference: Run
+) -> None:
+    run = Run(server, make_job(tmp_path, tiny_model))
+    run.until(lambda: run.newest_step() >= 6, kill)
+    newest = run.newest_step()
+    os.truncate(run.checkpoints / f"checkpoint-{newest}" / "optimizer.pt", 1000)
+    run.to_its_end()
+    (resumed,) = run.events("resumed")
+    assert resumed["step"] == newest - 1
+    assert f"checkpoint-{newest} is damaged (optimizer.pt has 1,000 of" in str(resumed["damaged"])
+    assert_same(run, reference)
+
+
+def test_only_the_newest_checkpoints_are_kept_while_it_trains(
+    server: ForkServerContext, tiny_model: Path, tmp_path: Path
+) -> None:
+    run = Run(server, make_job(tmp_path, tiny_model, CONFIG.model_copy(update={"keep_checkpoints": 3})))
+    run.until(lambda: run.newest_step() >= 8 and not run.is_writing(), lambda pid: os.kill(pid, signal.SIGTERM))
+    steps = sorted(int(path.name.rpartition("-")[2]) for path in run.checkpoints.iterdir())  # and nothing else
+    assert steps == list(range(steps[-1] - 2, steps[-1] + 1))
+
+
+def test_a_disk_that_gets_full_is_one_line_and_the_last_good_checkpoint_is_gone_on_from(
+    server: ForkServerContext, tiny_model: Path, small_disk: SmallDisk, reference: Run
+) -> None:
+    run = Run(server, make_job(small_disk.folder, tiny_model))
+    assert run.until(lambda: run.newest_step() >= 4 and not run.is_writing(), small_disk.fill) == 1
+    outcome, newest = run.outcome(), run.newest_step()
+    assert outcome.kind == "failed" and "\n" not in outcome.message
+    assert f"could not be written to {run.checkpoints}: no space left" in outcome.message
+    assert f"the one of step {newest} is kept" in outcome.message and "MB" in outcome.message
+    small_disk.empty()
+    run.to_its_end()
+    assert [event["step"] for event in run.events("resumed")] == [newest]
+    assert_same(run, reference)
