@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from accelerate.utils import DistributedType, broadcast_object_list
@@ -80,14 +79,11 @@ class CheckpointedTrainer(Trainer):
         if self._checkpoints.path(step).exists():
             return  # the end of a step is the end of a pass, too
         bytes_needed = _STATES * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-        if best := self.state.best_global_step:
-            self.state.best_model_checkpoint = str(self._checkpoints.path(best))
         with self._checkpoints.explained(step, bytes_needed, sweeps=self.args.should_save):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 self._checkpoints.publish(step, self._form())
-                best_path = self.state.best_model_checkpoint
-                self._checkpoints.forget_old(best=Path(best_path) if best_path else None)
+                self._checkpoints.forget_old()
         self.accelerator.wait_for_everyone()
         self._schedule.saved(self.state, time.monotonic() - began)

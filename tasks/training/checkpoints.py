@@ -106,11 +106,10 @@ class Checkpoints:
         written.rename(self.path(step))
         sync_folder(self.folder)
 
-    def forget_old(self, best: Path | None = None) -> None:
-        """Remove all but the newest, and the one that is named `best`."""
+    def forget_old(self) -> None:
+        """Remove all but the newest."""
         for step in self.steps()[: -self._keep]:
-            if self.path(step) != best:
-                self._remove(self.path(step))
+            self._remove(self.path(step))
         shutil.rmtree(self.writing_folder, ignore_errors=True)
 
     def _remove(self, checkpoint: Path) -> None:

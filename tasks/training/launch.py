@@ -40,7 +40,6 @@ from tasks.training.job import (
     Outcome,
     TrainCounts,
     TrainEvent,
-    TrainProgress,
 )
 from tasks.training.ranks import RANK_VARIABLES
 
@@ -137,7 +136,7 @@ def train_adapter(
     config: TrainConfig,
     output_dir: Path,
     run_config: str,
-    on_progress: Callable[[TrainProgress], None],
+    on_progress: Callable[[TrainEvent], None],
 ) -> AdapterRef:
     """Fine-tune `model` on data files and publish the result as `output_dir`.
 
@@ -145,7 +144,7 @@ def train_adapter(
 
     Args:
         run_config: the resolved config of the run as YAML, kept beside the weights.
-        on_progress: called after each step, in this thread.
+        on_progress: told of each step, and of what happens between steps, in this thread.
 
     Raises:
         TrainingRefusedError: data, config or output folder are not fit to train with.
@@ -177,14 +176,14 @@ def train_adapter(
     return ref
 
 
-def _train(job: Job, lock: int, on_progress: Callable[[TrainProgress], None]) -> TrainCounts:
+def _train(job: Job, lock: int, on_progress: Callable[[TrainEvent], None]) -> TrainCounts:
     outcome = _run_process(job, lock, on_progress)
     if outcome.kind == "done" and outcome.counts is not None:
         return outcome.counts
     raise (TrainingRefusedError if outcome.kind == "refused" else TrainingError)(outcome.message)
 
 
-def _run_process(job: Job, lock: int, on_progress: Callable[[TrainProgress], None]) -> Outcome:
+def _run_process(job: Job, lock: int, on_progress: Callable[[TrainEvent], None]) -> Outcome:
     """One training process from start to end. It is gone when this returns or raises, whatever happened.
 
     It also dies with the thread that runs this, by the kernel's hand.
@@ -253,7 +252,7 @@ def _sigterm_unwinds() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _report(progress: TextIO, on_progress: Callable[[TrainProgress], None]) -> None:
+def _report(progress: TextIO, on_progress: Callable[[TrainEvent], None]) -> None:
     """Pass on the steps that have been written since the last time. A line without its end comes next time."""
     while True:
         here = progress.tell()
@@ -261,9 +260,7 @@ def _report(progress: TextIO, on_progress: Callable[[TrainProgress], None]) -> N
         if not line.endswith("\n"):
             progress.seek(here)
             return
-        event = _EVENT.validate_json(line)
-        if isinstance(event, TrainProgress):
-            on_progress(event)
+        on_progress(_EVENT.validate_json(line))
 
 
 def _environment() -> dict[str, str]:

@@ -43,13 +43,6 @@ def test_the_newest_whole_one_is_found_and_older_ones_are_forgotten(checkpoints:
     assert checkpoints.newest_whole("ddp") == (checkpoints.path(100), [])
 
 
-def test_the_best_one_is_kept_beside_the_newest(checkpoints: Checkpoints) -> None:
-    for step in range(1, 5):
-        write(checkpoints, step)
-    checkpoints.forget_old(best=checkpoints.path(1))
-    assert checkpoints.steps() == [1, 3, 4]
-
-
 @pytest.mark.parametrize(
     ("damage", "what"),
     [

@@ -5,27 +5,31 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from multiprocessing.context import ForkServerContext
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.tasks.training.interrupting import CONFIG, STEPS, Run, adapter, kill, make_job
+from tasks.training.job import Job
+from tests.tasks.training.interrupting import CONFIG, STEPS, Forked, Process, Run, adapter, kill, make_job
 from tests.tasks.training.small_disk import SmallDisk
 
+Start = Callable[[Job], Process]
+
 
 @pytest.fixture(scope="module")
-def server() -> ForkServerContext:
-    """Starts processes that need not import torch anew."""
+def start() -> Start:
+    """Starts a training process that need not import torch anew."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tasks.training.sft", "tasks.training.trainer", "tasks.training.publish"])
-    return context
+    return lambda job: Forked(context, job)
 
 
 @pytest.fixture(scope="module")
-def reference(server: ForkServerContext, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def reference(start: Start, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A training that nothing interrupted."""
-    run = Run(server, make_job(tmp_path_factory.mktemp("reference"), tiny_model))
+    run = Run(start, make_job(tmp_path_factory.mktemp("reference"), tiny_model))
     assert run.to_its_end().kind == "done"
     assert sorted(run.losses) == list(range(1, STEPS + 1))
     return run
@@ -35,13 +39,13 @@ def assert_same(run: Run, reference: Run) -> None:
     """Not nearly: bit by bit, with one thread."""
     assert run.losses == reference.losses
     assert run.outcome() == reference.outcome() and run.outcome().kind == "done"
-    assert adapter(run.job) == adapter(reference.job)
+    torch.testing.assert_close(adapter(run.job), adapter(reference.job), rtol=0, atol=0)
 
 
 def test_kills_at_any_moment_change_neither_losses_nor_adapter(
-    server: ForkServerContext, tiny_model: Path, tmp_path: Path, reference: Run
+    start: Start, tiny_model: Path, tmp_path: Path, reference: Run
 ) -> None:
-    run = Run(server, make_job(tmp_path, tiny_model))
+    run = Run(start, make_job(tmp_path, tiny_model))
     moments = [
         run.has_trained(1),
         lambda: run.newest_step() >= 5 and run.is_writing(),
@@ -58,10 +62,10 @@ def test_kills_at_any_moment_change_neither_losses_nor_adapter(
 
 
 def test_sigterm_saves_first_and_the_same_job_goes_on(
-    server: ForkServerContext, tiny_model: Path, tmp_path: Path, reference: Run
+    start: Start, tiny_model: Path, tmp_path: Path, reference: Run
 ) -> None:
     rarely = CONFIG.model_copy(update={"checkpoint_every_min": 60, "num_train_epochs": 2})
-    run = Run(server, make_job(tmp_path, tiny_model, rarely))
+    run = Run(start, make_job(tmp_path, tiny_model, rarely))
     assert run.until(run.has_trained(7), lambda pid: os.kill(pid, signal.SIGTERM)) == 1
     outcome, stopped_after = run.outcome(), max(run.losses)
     assert outcome.kind == "stopped" and f"after step {stopped_after} of {STEPS}" in outcome.message
@@ -72,9 +76,9 @@ def test_sigterm_saves_first_and_the_same_job_goes_on(
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
-    server: ForkServerContext, tiny_model: Path, tmp_path: Path, reference: Run
+    start: Start, tiny_model: Path, tmp_path: Path, reference: Run
 ) -> None:
-    run = Run(server, make_job(tmp_path, tiny_model))
+    run = Run(start, make_job(tmp_path, tiny_model))
     run.until(lambda: run.newest_step() >= 6, kill)
     newest = run.newest_step()
     os.truncate(run.checkpoints / f"checkpoint-{newest}" / "optimizer.pt", 1000)
@@ -85,19 +89,17 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
     assert_same(run, reference)
 
 
-def test_only_the_newest_checkpoints_are_kept_while_it_trains(
-    server: ForkServerContext, tiny_model: Path, tmp_path: Path
-) -> None:
-    run = Run(server, make_job(tmp_path, tiny_model, CONFIG.model_copy(update={"keep_checkpoints": 3})))
+def test_only_the_newest_checkpoints_are_kept_while_it_trains(start: Start, tiny_model: Path, tmp_path: Path) -> None:
+    run = Run(start, make_job(tmp_path, tiny_model, CONFIG.model_copy(update={"keep_checkpoints": 3})))
     run.until(lambda: run.newest_step() >= 8 and not run.is_writing(), lambda pid: os.kill(pid, signal.SIGTERM))
     steps = sorted(int(path.name.rpartition("-")[2]) for path in run.checkpoints.iterdir())  # and nothing else
     assert steps == list(range(steps[-1] - 2, steps[-1] + 1))
 
 
 def test_a_disk_that_gets_full_is_one_line_and_the_last_good_checkpoint_is_gone_on_from(
-    server: ForkServerContext, tiny_model: Path, small_disk: SmallDisk, reference: Run
+    start: Start, tiny_model: Path, small_disk: SmallDisk, reference: Run
 ) -> None:
-    run = Run(server, make_job(small_disk.folder, tiny_model))
+    run = Run(start, make_job(small_disk.folder, tiny_model))
     assert run.until(lambda: run.newest_step() >= 4 and not run.is_writing(), small_disk.fill) == 1
     outcome, newest = run.outcome(), run.newest_step()
     assert outcome.kind == "failed" and "\n" not in outcome.message

@@ -25,7 +25,7 @@ from tasks.engines.base import ChatRequest, Completion, EngineConfig, Message, M
 from tasks.engines.model_files import model_fingerprint
 from tasks.rollout.artifact import content_hash
 from tasks.training.config import TrainConfig
-from tasks.training.job import CHECKPOINTS, Job, Outcome, TrainProgress
+from tasks.training.job import CHECKPOINTS, Job, Outcome, Resumed, TrainEvent, TrainProgress
 from tasks.training.launch import (
     AdapterRef,
     TrainingError,
@@ -60,7 +60,7 @@ def write_data(path: Path, rows: int = 24, overlong: int = 0) -> Path:
     return path
 
 
-def ignore(_: TrainProgress) -> None:
+def ignore(_: TrainEvent) -> None:
     """For those who do not look."""
 
 
@@ -80,10 +80,11 @@ def greedy(model: Path, adapter: Path) -> list[Completion]:
 def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[AdapterRef, list[TrainProgress]]:
     """An adapter made by the whole machinery, and its progress."""
     folder = tmp_path_factory.mktemp("trained")
-    progress: list[TrainProgress] = []
+    events: list[TrainEvent] = []
     data = write_data(folder / "data.jsonl", overlong=2)
     model = ModelConfig(path=str(tiny_model))
-    return train_adapter([data], model, CONFIG, folder / "adapter", "seed: 0\n", progress.append), progress
+    adapter = train_adapter([data], model, CONFIG, folder / "adapter", "seed: 0\n", events.append)
+    return adapter, [event for event in events if isinstance(event, TrainProgress)]
 
 
 def test_the_loss_falls_and_each_step_is_reported(trained: tuple[AdapterRef, list[TrainProgress]]) -> None:
@@ -137,7 +138,9 @@ def test_the_published_arguments_hold_no_token(
 
 def test_a_kill_of_the_parent_kills_the_training_and_the_same_call_resumes_it(tiny_model: Path, tmp_path: Path) -> None:
     data = write_data(tmp_path / "data.jsonl")
-    config = CONFIG.model_copy(update={"num_train_epochs": 25, "per_device_train_batch_size": 1})
+    config = CONFIG.model_copy(
+        update={"num_train_epochs": 10, "per_device_train_batch_size": 1, "checkpoint_every_min": 1e-6}
+    )
     model = ModelConfig(path=str(tiny_model))
     script = (
         "from pathlib import Path; from tasks.engines.base import ModelConfig; from tasks.training.launch import *; "
@@ -147,7 +150,7 @@ def test_a_kill_of_the_parent_kills_the_training_and_the_same_call_resumes_it(ti
     )
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    next(line for line in parent.stdout if int(line) >= 70)  # of 300 steps, with a checkpoint every 30
+    next(line for line in parent.stdout if int(line) >= 20)  # of 120 steps
     work_dir = tmp_path / f".out.work-{train_key([data], model, config)}"
     with pytest.raises(TrainingError, match="another process is training"):
         train_adapter([data], model, config, tmp_path / "out", "", ignore)
@@ -158,28 +161,43 @@ def test_a_kill_of_the_parent_kills_the_training_and_the_same_call_resumes_it(ti
 
     steps: list[int] = []
     ref = train_adapter([data], model, config, tmp_path / "out", "", lambda p: steps.append(p.step))
-    assert steps[0] > 60 and steps[-1] == ref.counts.steps == 300
+    assert steps[0] >= 19 and steps[-1] == ref.counts.steps == 120
     assert not work_dir.exists()
 
 
-def test_whatever_interrupts_the_parent_ends_the_training_process(tiny_model: Path, tmp_path: Path) -> None:
+def test_whatever_interrupts_the_parent_has_the_training_process_save_and_end(tiny_model: Path, tmp_path: Path) -> None:
     data = write_data(tmp_path / "data.jsonl")
+    config = CONFIG.model_copy(update={"num_train_epochs": 100, "checkpoint_every_min": 60})  # 600 steps
     model = ModelConfig(path=str(tiny_model))
+    work_dir = tmp_path / f".out.work-{train_key([data], model, config)}"
+    events: list[TrainEvent] = []
 
-    def interrupt(_: TrainProgress) -> None:
-        raise KeyboardInterrupt
+    def interrupt(event: TrainEvent) -> None:
+        events.append(event)
+        if isinstance(event, TrainProgress):
+            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        train_adapter([data], model, CONFIG, tmp_path / "out", "", interrupt)
-    work_dir = tmp_path / f".out.work-{train_key([data], model, CONFIG)}"
-    assert work_dir.is_dir() and not training_processes(work_dir) and not (tmp_path / "out").exists()
+    def terminate(event: TrainEvent) -> None:
+        events.append(event)
+        if isinstance(event, TrainProgress):
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    def kill(_: TrainProgress) -> None:
+    def kill(event: TrainEvent) -> None:
+        events.append(event)
         for pid in training_processes(work_dir):
             os.kill(pid, signal.SIGKILL)
 
-    with pytest.raises(TrainingError, match=r"killed by signal 9.*same command again"):
-        train_adapter([data], model, CONFIG, tmp_path / "out", "", kill)
+    for how, error, message in (
+        (interrupt, KeyboardInterrupt, None),
+        (terminate, SystemExit, "143"),
+        (kill, TrainingError, r"killed by signal 9.*same command again"),
+    ):
+        with pytest.raises(error, match=message):
+            train_adapter([data], model, config, tmp_path / "out", "", how)
+        assert work_dir.is_dir() and not training_processes(work_dir) and not (tmp_path / "out").exists()
+    resumed = [event.step for event in events if isinstance(event, Resumed)]
+    assert len(resumed) == 2 and 0 < resumed[0] < resumed[1]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def training_processes(work_dir: Path) -> list[int]:
