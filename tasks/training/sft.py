@@ -92,7 +92,7 @@ def _train(job: Job, stop: StopSignal | None) -> TrainCounts:
     from tasks.training.publish import publish_model
     from tasks.training.token_data import token_data
     from tasks.training.token_rows import TokenRows
-    from tasks.training.trainer import make_trainer
+    from tasks.training.trainer import make_trainer, trained_model
 
     quiet_transformers()
     tokenizer = AutoTokenizer.from_pretrained(job.model_folder, trust_remote_code=job.trust_remote_code)
@@ -103,8 +103,8 @@ def _train(job: Job, stop: StopSignal | None) -> TrainCounts:
     trainer = make_trainer(job, tokenizer, TokenRows(tokens, job.data, picked), stop)
     trainer.train_from_newest()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    model = trained_model(trainer, job)
     if trainer.is_world_process_zero():
-        model = trainer.accelerator.unwrap_model(trainer.model)
         publish_model(job, model, trainer.processing_class, trainer.args, losses)
     return TrainCounts(
         rows=found.rows,
