@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from tasks.training.checkpointed_trainer import CheckpointedTrainer
+from tasks.training.fused_lora import fuse_lora
 from tasks.training.job import OutOfMemory
 from tasks.training.mixing import Indices
 from tasks.training.packed_attention import use_packed_attention
@@ -63,6 +64,7 @@ class StepTrainer(CheckpointedTrainer):
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.is_packed = use_packed_attention(causal)
         use_reply_loss(causal)
+        fuse_lora(model)
         self.most_tokens = most_tokens
         self.out_of_memory: list[OutOfMemory] = []
         self._plan, self._rows, self._pad_id = plan, rows, pad_id
