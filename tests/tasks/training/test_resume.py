@@ -5,14 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from transformers import AutoTokenizer, TrainerCallback, TrainerState
 
+from tasks.training.checkpoints import WRITING
 from tasks.training.job import Job
 from tasks.training.sft import run_job
 from tasks.training.stopping import StopSignal, TrainingStopped
@@ -139,12 +142,29 @@ def test_a_disk_that_gets_full_is_one_line_and_the_last_good_checkpoint_is_gone_
     start: Start, tiny_model: Path, small_disk: SmallDisk, reference: Run
 ) -> None:
     run = Run(start, make_job(small_disk.folder, tiny_model))
-    assert run.until(lambda: run.newest_step() >= 4 and not run.is_writing(), small_disk.fill) == 1
+
+    def fill_between_checkpoints(pid: int) -> None:
+        process = psutil.Process(pid)
+        while True:
+            process.suspend()
+            while process.status() != psutil.STATUS_STOPPED:
+                time.sleep(0.001)
+            if not (run.checkpoints / WRITING).exists():
+                break
+            process.resume()
+            time.sleep(0.002)
+        small_disk.fill(pid)
+        process.resume()
+
+    assert run.until(lambda: run.newest_step() >= 4, fill_between_checkpoints) == 1
     outcome, newest = run.outcome(), run.newest_step()
     assert outcome.kind == "failed" and "\n" not in outcome.message
     assert f"could not be written to {run.checkpoints}: no space left" in outcome.message
     assert f"the one of step {newest} is kept" in outcome.message and "MB" in outcome.message
     small_disk.empty()
-    run.to_its_end()
+    assert run.until(lambda: run.newest_step() == STEPS, fill_between_checkpoints) == 1
     assert [event["step"] for event in run.events("resumed")] == [newest]
+    assert f"no space left in {small_disk.folder} " in run.outcome().message
+    small_disk.empty()
+    run.to_its_end()
     assert_same(run, reference)
