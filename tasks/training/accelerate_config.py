@@ -54,12 +54,24 @@ def read_accelerate_config(path: Path) -> AccelerateConfig:
     use_cpu = kind == "MULTI_CPU" or bool(content.get("use_cpu", False))
     if strategy != "ddp" and use_cpu:
         raise _refused(path, f"{kind} with use_cpu", "GPUs for it; on the CPU: distributed_type MULTI_CPU")
-    if strategy == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
-        raise AccelerateConfigError(f"train.accelerate_config: {path} asks for DeepSpeed; pip install deepspeed first")
+    if strategy == "deepspeed":
+        _check_deepspeed(content.get("deepspeed_config") or {}, path)
     processes = content.get("num_processes")
     if processes is not None and (not isinstance(processes, int) or processes < 1):
         raise _refused(path, f"num_processes {processes!r}", "a number of at least 1, or none for all GPUs")
     return AccelerateConfig(path, strategy, processes, use_cpu)
+
+
+def _check_deepspeed(settings: dict[str, Any], path: Path) -> None:
+    steps = settings.get("gradient_accumulation_steps", 1)
+    if steps not in (1, "auto"):
+        wanted = "1: how many rows a step has is said by train.gradient_accumulation_steps"
+        raise _refused(path, f"deepspeed_config.gradient_accumulation_steps {steps}", wanted)
+    if settings.get("zero_stage") == 3 and not settings.get("zero3_save_16bit_model"):
+        wanted = "deepspeed_config.zero3_save_16bit_model true, or the trained weights could not be put together"
+        raise _refused(path, "deepspeed_config.zero_stage 3 alone", wanted)
+    if importlib.util.find_spec("deepspeed") is None:
+        raise AccelerateConfigError(f"train.accelerate_config: {path} asks for DeepSpeed; pip install deepspeed first")
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -22,6 +22,10 @@ _STATES = 3
 """Numbers in a checkpoint for each trained one: itself, and two moments of Adam."""
 
 
+class StepAbandoned(BaseException):
+    """A step was begun that is not done. The weights are those after the one before it."""
+
+
 class CheckpointedTrainer(Trainer):
     """Saves in `checkpoints` when `schedule` says so. `on_resume` is told from where, in the first process."""
 
@@ -46,12 +50,27 @@ class CheckpointedTrainer(Trainer):
         """
         newest = self._newest()
         with self._schedule.stop.waits():
-            self.train(resume_from_checkpoint=newest)
+            try:
+                self.train(resume_from_checkpoint=newest)
+            except StepAbandoned:
+                self._schedule.stopped = True
+                self._save_checkpoint(self.model_wrapped, None)
         if self._schedule.stopped:
             raise TrainingStopped(
                 f"the training was told to end after step {self.state.global_step} of {self.state.max_steps} and has "
                 "saved a checkpoint; run the same command again to go on from there"
             )
+
+    def abandon_step_if_told_to(self) -> None:
+        """To be called within a step, which may be long, while its random states can still be restored.
+
+        Several processes end after the step instead: each of them waits for the others in it.
+
+        Raises:
+            StepAbandoned: the process was told to end.
+        """
+        if self._schedule.stop.came and self.accelerator.num_processes == 1:
+            raise StepAbandoned
 
     def _newest(self) -> str | None:
         """The same in all processes: the first one looks for it."""

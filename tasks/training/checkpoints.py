@@ -131,12 +131,12 @@ class Checkpoints:
         try:
             yield
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = _why_not_written(error)
             free = shutil.disk_usage(self.folder).free
             if sweeps:
                 shutil.rmtree(self.writing_folder, ignore_errors=True)
-            if reason is None:
+            if isinstance(error, RuntimeError) and not is_disk_full(error):
                 raise
+            reason = "no space left" if is_disk_full(error) else str(error)
             steps = self.steps()
             kept = f"the one of step {steps[-1]} is kept" if steps else "there is none before it"
             raise CheckpointError(
@@ -166,17 +166,14 @@ def _verified(checkpoint: Path) -> Manifest:
     return manifest
 
 
-def _why_not_written(error: BaseException) -> str | None:
-    """Why a file could not be written. None: it is another kind of error."""
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a file could not be written for want of room. Torch does not say why it could not; mostly it is that."""
     if isinstance(error, OSError):
-        return "no space left" if error.errno in _NO_SPACE else str(error)
+        return error.errno in _NO_SPACE
     text = str(error)
     if isinstance(error, SafetensorError):
-        no_space = any(f"os error {code}" in text for code in _NO_SPACE)
-        return "no space left" if no_space else text
-    if any(word in text for word in _TORCH_COULD_NOT_WRITE):
-        return "no space left, or no more allowed"
-    return None
+        return any(f"os error {code})" in text for code in _NO_SPACE)
+    return isinstance(error, RuntimeError) and any(word in text for word in _TORCH_COULD_NOT_WRITE)
 
 
 def _size(number: int) -> str:

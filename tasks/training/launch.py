@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -227,8 +227,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:
             logger.warning("the training is told to end; it saves a checkpoint first (for at most %.0f s)", _SAVING_S)
             process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_SAVING_S)
+            process.wait(_SAVING_S)
+            logger.warning("the training has ended; the same command goes on with it")
+    except subprocess.TimeoutExpired:
+        logger.warning("the training did not end in time and is killed; the same command resumes its last checkpoint")
     finally:  # also when it is interrupted once more
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -6,6 +6,7 @@ that finds checkpoints in its work folder goes on from the last whole one. It di
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -54,10 +55,11 @@ def _write(outcome: Outcome, job: Job) -> None:
 def run_job(job: Job, stop: StopSignal | None = None) -> Outcome:
     """Train and publish in this process. Unforeseen errors are raised, and end in the log."""
     import torch
+    from safetensors import SafetensorError
 
     from tasks.dataset.rows import DataFileError
     from tasks.engines.chat_tokens import TemplateArgsError
-    from tasks.training.checkpoints import CheckpointError
+    from tasks.training.checkpoints import CheckpointError, is_disk_full
     from tasks.training.publish import UnusableWeightsError
     from tasks.training.step_trainer import NoMemoryLeftError
     from tasks.training.token_data import NothingToTrainError
@@ -72,6 +74,18 @@ def run_job(job: Job, stop: StopSignal | None = None) -> Outcome:
         return Outcome(kind="refused", message=str(error))
     except (UnusableWeightsError, CheckpointError) as error:
         return Outcome(kind="failed", message=str(error))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not is_disk_full(error):
+            raise
+        return Outcome(kind="failed", message=_no_room(job))
+
+
+def _no_room(job: Job) -> str:
+    free = shutil.disk_usage(job.work_dir).free
+    return (
+        f"no space left in {job.output_dir.parent} ({free / 1e6:.1f} MB are free); what was learnt until the last "
+        "checkpoint is kept: make room and run the same command again"
+    )
 
 
 def _too_large(error: Exception, config: TrainConfig) -> str:
@@ -92,7 +106,7 @@ def _train(job: Job, stop: StopSignal | None) -> TrainCounts:
     from tasks.training.publish import publish_model
     from tasks.training.token_data import token_data
     from tasks.training.token_rows import TokenRows
-    from tasks.training.trainer import make_trainer
+    from tasks.training.trainer import make_trainer, trained_model
 
     quiet_transformers()
     tokenizer = AutoTokenizer.from_pretrained(job.model_folder, trust_remote_code=job.trust_remote_code)
@@ -103,8 +117,8 @@ def _train(job: Job, stop: StopSignal | None) -> TrainCounts:
     trainer = make_trainer(job, tokenizer, TokenRows(tokens, job.data, picked), stop)
     trainer.train_from_newest()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    model = trained_model(trainer, job)
     if trainer.is_world_process_zero():
-        model = trainer.accelerator.unwrap_model(trainer.model)
         publish_model(job, model, trainer.processing_class, trainer.args, losses)
     return TrainCounts(
         rows=found.rows,

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from tasks.training.checkpointed_trainer import CheckpointedTrainer
+from tasks.training.checkpointed_trainer import CheckpointedTrainer, StepAbandoned
 from tasks.training.fused_lora import fuse_lora
 from tasks.training.job import OutOfMemory
 from tasks.training.mixing import Indices
@@ -98,7 +98,11 @@ class StepTrainer(CheckpointedTrainer):
         hands = [inputs[hand] for hand in deal(self._rows.lengths[inputs].tolist(), self.accelerator.num_processes)]
         random_state = _random_state(self.args.device)
         while True:
-            loss, fitting = self._add_up(model, hands, trained)
+            try:
+                loss, fitting = self._add_up(model, hands, trained)
+            except StepAbandoned:
+                _restore(random_state, self.args.device)
+                raise
             loss, is_whole = self._over_devices(loss, fitting is None)
             if is_whole:
                 break
@@ -121,6 +125,7 @@ class StepTrainer(CheckpointedTrainer):
         total = torch.zeros((), device=self.args.device)
         micro_batches = list(self._micro_batches(self._rows, hands, is_plain))
         for at, (places, weight) in enumerate(micro_batches):
+            self.abandon_step_if_told_to()
             is_reduced = not is_plain and at == len(micro_batches) - 1
             self.accelerator.gradient_state._set_sync_gradients(is_reduced or is_plain)
             try:

@@ -49,6 +49,18 @@ def make_trainer(job: Job, tokenizer: Any, rows: TokenRows, stop: StopSignal | N
     )
 
 
+def trained_model(trainer: StepTrainer, job: Job) -> Any:
+    """The trained model in one piece, in the first process; None in the others. All of them call it."""
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        return trainer.accelerator.unwrap_model(trainer.model) if trainer.is_world_process_zero() else None
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not trainer.is_world_process_zero():
+        return None
+    model = _model(job, pick_dtype(pick_device(job.config.num_gpus)))
+    model.load_state_dict(weights, strict=False)  # tied weights are there once
+    return model
+
+
 def tokens_at_once(config: TrainConfig, longest: int, device: torch.device) -> int:
     """Most tokens that a device reads at once.
 

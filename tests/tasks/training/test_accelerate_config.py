@@ -37,6 +37,11 @@ def test_what_accelerate_config_writes_is_read(tmp_path: Path) -> None:
         ("distributed_type: MULTI_GPU\nnum_processes: many\n", "found num_processes 'many'"),
         ("compute_environment: AMAZON_SAGEMAKER\n", "AMAZON_SAGEMAKER"),
         ("distributed_type: FSDP\nfsdp_config: {}\n", "found fsdp_config.fsdp_version 1 in .*; wanted 2"),
+        (
+            "distributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 3}\n",
+            "wanted deepspeed_config.zero3_save_16bit",
+        ),
+        ("distributed_type: DEEPSPEED\ndeepspeed_config: {gradient_accumulation_steps: 8}\n", "accumulation_steps 8"),
         ("distributed_type: FSDP\nuse_cpu: true\nfsdp_config: {fsdp_version: 2}\n", "found FSDP with use_cpu"),
     ],
 )

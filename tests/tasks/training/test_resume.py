@@ -5,14 +5,35 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 import torch
+from transformers import AutoTokenizer, TrainerCallback, TrainerState
 
+from tasks.training.checkpoints import WRITING
 from tasks.training.job import Job
-from tests.tasks.training.interrupting import CONFIG, STEPS, Forked, Process, Run, adapter, kill, make_job
+from tasks.training.sft import run_job
+from tasks.training.stopping import StopSignal, TrainingStopped
+from tasks.training.token_data import token_data
+from tasks.training.token_rows import TokenRows
+from tasks.training.trainer import make_trainer
+from tests.tasks.training.interrupting import (
+    CONFIG,
+    STEPS,
+    Forked,
+    Process,
+    Run,
+    adapter,
+    events,
+    kill,
+    losses,
+    make_job,
+)
 from tests.tasks.training.small_disk import SmallDisk
 
 Start = Callable[[Job], Process]
@@ -75,6 +96,27 @@ def test_sigterm_saves_first_and_the_same_job_goes_on(
     assert_same(run, reference)
 
 
+@pytest.mark.parametrize("step", [0, 7])
+def test_a_step_that_is_under_way_is_not_waited_for(
+    tiny_model: Path, tmp_path: Path, reference: Run, step: int
+) -> None:
+    job, stop = make_job(tmp_path, tiny_model, CONFIG.model_copy(update={"checkpoint_every_min": 60})), StopSignal()
+
+    class Stop(TrainerCallback):
+        def on_step_begin(self, args: object, state: TrainerState, control: object, **_: object) -> None:
+            stop.came = state.global_step == step
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokens = token_data(job.data, tiny_model, tokenizer, {}, job.config)
+    trainer = make_trainer(job, tokenizer, TokenRows(tokens, job.data, np.arange(24)), stop)
+    trainer.add_callback(Stop())
+    with pytest.raises(TrainingStopped, match=f"after step {step} of {STEPS}"):
+        trainer.train_from_newest()
+    assert run_job(job).kind == "done"
+    assert [event["step"] for event in events(job) if event["kind"] == "resumed"] == [step]
+    assert losses(job) == pytest.approx(reference.losses, abs=1e-5)
+
+
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
     start: Start, tiny_model: Path, tmp_path: Path, reference: Run
 ) -> None:
@@ -100,12 +142,29 @@ def test_a_disk_that_gets_full_is_one_line_and_the_last_good_checkpoint_is_gone_
     start: Start, tiny_model: Path, small_disk: SmallDisk, reference: Run
 ) -> None:
     run = Run(start, make_job(small_disk.folder, tiny_model))
-    assert run.until(lambda: run.newest_step() >= 4 and not run.is_writing(), small_disk.fill) == 1
+
+    def fill_between_checkpoints(pid: int) -> None:
+        process = psutil.Process(pid)
+        while True:
+            process.suspend()
+            while process.status() != psutil.STATUS_STOPPED:
+                time.sleep(0.001)
+            if not (run.checkpoints / WRITING).exists():
+                break
+            process.resume()
+            time.sleep(0.002)
+        small_disk.fill(pid)
+        process.resume()
+
+    assert run.until(lambda: run.newest_step() >= 4, fill_between_checkpoints) == 1
     outcome, newest = run.outcome(), run.newest_step()
     assert outcome.kind == "failed" and "\n" not in outcome.message
     assert f"could not be written to {run.checkpoints}: no space left" in outcome.message
     assert f"the one of step {newest} is kept" in outcome.message and "MB" in outcome.message
     small_disk.empty()
-    run.to_its_end()
+    assert run.until(lambda: run.newest_step() == STEPS, fill_between_checkpoints) == 1
     assert [event["step"] for event in run.events("resumed")] == [newest]
+    assert f"no space left in {small_disk.folder} " in run.outcome().message
+    small_disk.empty()
+    run.to_its_end()
     assert_same(run, reference)

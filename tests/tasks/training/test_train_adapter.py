@@ -165,7 +165,9 @@ def test_a_kill_of_the_parent_kills_the_training_and_the_same_call_resumes_it(ti
     assert not work_dir.exists()
 
 
-def test_whatever_interrupts_the_parent_has_the_training_process_save_and_end(tiny_model: Path, tmp_path: Path) -> None:
+def test_whatever_interrupts_the_parent_has_the_training_process_save_and_end(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data = write_data(tmp_path / "data.jsonl")
     config = CONFIG.model_copy(update={"num_train_epochs": 100, "checkpoint_every_min": 60})  # 600 steps
     model = ModelConfig(path=str(tiny_model))
@@ -197,6 +199,7 @@ def test_whatever_interrupts_the_parent_has_the_training_process_save_and_end(ti
         assert work_dir.is_dir() and not training_processes(work_dir) and not (tmp_path / "out").exists()
     resumed = [event.step for event in events if isinstance(event, Resumed)]
     assert len(resumed) == 2 and 0 < resumed[0] < resumed[1]
+    assert caplog.text.count("the same command goes on with it") == 2
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -326,6 +329,16 @@ def test_the_key_is_the_content_that_decides_the_weights(tiny_model: Path, tmp_p
     moved = ModelConfig(path=str(shutil.copytree(tiny_model, tmp_path / "moved")))
     elsewhere = CONFIG.model_copy(update={"output_dir": tmp_path, "data_path": "x"})
     assert train_key([write_data(tmp_path / "b.jsonl")], moved, elsewhere) == key
+    other_machine = {
+        "num_gpus": 2,
+        "accelerate_config": tmp_path / "x",
+        "checkpoint_every_min": 1,
+        "keep_checkpoints": 9,
+    }
+    assert train_key([data], model, CONFIG.model_copy(update=other_machine)) == key
+    same_step = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "gradient_checkpointing": True}
+    assert train_key([data], model, CONFIG.model_copy(update=same_step)) == key
+    assert train_key([data], model, CONFIG.model_copy(update={"per_device_train_batch_size": 4})) != key
     assert train_key([data], model, CONFIG.model_copy(update={"seed": 1})) != key
     weighed = CONFIG.model_copy(update={"data_path": {str(data): 2}})
     assert train_key([data], model, weighed) != key == train_key([tmp_path / "b.jsonl"], model, weighed)
