@@ -131,6 +131,7 @@ class Workplace:
             "lora_r": SETTINGS["lora_r"],
             "lora_alpha": SETTINGS["lora_alpha"],
             "lora_target_modules": "all-linear",
+            "completion_only_loss": True,  # it would see that by itself in text, and does not in tokens
             "report_to": "none",
         }
         given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
@@ -142,6 +143,7 @@ class Workplace:
     def flow(self, output: Path) -> list[str | Path]:
         flags = [part for name, value in self.settings.items() for part in (f"--train.{name}", str(value))]
         flags += ["--train.data_path", str(self.data), "--train.output_dir", str(output)]
+        flags += ["--collect.data_dir", str(self.folder / "collected"), "--evaluate.num_problems", "0"]
         command = [sys.executable, "-m", "flows.train_only", "--env.name", "math_env", "--model.path", str(self.model)]
         return [*command, *flags]
 
