@@ -14,6 +14,7 @@ from tasks.engines.policies import pick_device, pick_dtype
 from tasks.training.audit import Audit
 from tasks.training.config import TrainConfig
 from tasks.training.ranks import num_processes
+from tasks.training.reply_loss import LOGITS_AT_ONCE
 from tasks.training.steps import StepPlan
 from tasks.training.trainer import tokens_at_once
 
@@ -62,7 +63,7 @@ def plan(found: Audit, model: ModelConfig, config: TrainConfig) -> Plan:
         parameters=parameters,
         trained_parameters=trained,
         weights_bytes=weights,
-        batch_bytes=tokens * _bytes_per_token(skeleton.config.get_text_config(), width, checkpointed),
+        batch_bytes=_batch_bytes(skeleton.config.get_text_config(), tokens, width, checkpointed),
     )
 
 
@@ -95,12 +96,12 @@ def _lora_parameters(skeleton: Any, rank: int) -> int:
     return sum(rank * (layer.in_features + layer.out_features) for layer in layers)
 
 
-def _bytes_per_token(config: Any, width: int, checkpointed: bool) -> int:
-    """What a token leaves in memory until its gradient is there. A layer keeps about ten vectors of the hidden size
+def _batch_bytes(config: Any, tokens: int, width: int, checkpointed: bool) -> int:
+    """What tokens leave in memory until their gradients are there. A layer keeps about ten vectors of the hidden size
     and four of the intermediate size; with gradient checkpointing one of the hidden size, and the rest of one layer.
-    The logits are there in the model's precision and, with their gradient, in fp32.
+    Logits are there in the model's precision and twice in fp32, never more than some of them at once.
     """
     hidden, layers = config.hidden_size, config.num_hidden_layers
     of_layer = width * (10 * hidden + 4 * getattr(config, "intermediate_size", 4 * hidden))
     kept = width * layers * hidden + of_layer if checkpointed else layers * of_layer
-    return int(kept + config.vocab_size * (width + 8))
+    return int(tokens * kept + min(tokens * config.vocab_size, LOGITS_AT_ONCE) * (width + 8))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-_LOGITS_AT_ONCE = 2**26
+LOGITS_AT_ONCE = 2**26
 """In elements; 256 MiB in fp32."""
 
 
@@ -79,7 +79,7 @@ class _HeadLoss(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         d_hidden = torch.empty_like(hidden) if needs_hidden else None
         d_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
-        at_once = max(1, _LOGITS_AT_ONCE // len(weight))
+        at_once = max(1, LOGITS_AT_ONCE // len(weight))
         with torch.autocast(kind, enabled=False):
             cast_weight = weight.to(dtype)
             for begin in range(0, len(hidden), at_once):

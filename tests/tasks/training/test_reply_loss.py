@@ -14,7 +14,7 @@ from tasks.training import reply_loss
 def test_logits_that_are_made_a_few_at_a_time_give_the_same_loss_and_gradients(
     monkeypatch: pytest.MonkeyPatch, weight_is_trained: bool
 ) -> None:
-    monkeypatch.setattr(reply_loss, "_LOGITS_AT_ONCE", 7 * 50)  # rows of 50 logits, 7 at a time
+    monkeypatch.setattr(reply_loss, "LOGITS_AT_ONCE", 7 * 50)  # rows of 50 logits, 7 at a time
     torch.manual_seed(0)
     targets = torch.randint(50, (25,))
     found = []
