@@ -22,7 +22,15 @@ def main(job_path: Path) -> int:
     job = Job.model_validate_json(job_path.read_text())
     die_with_parent(job.parent_pid)
     stop = StopSignal()
-    stop.heed()
+    try:
+        stop.heed()
+        return _main(job, job_path, stop)
+    except TrainingStopped as stopped:
+        _write(Outcome(kind="stopped", message=str(stopped)), job)
+        return 1
+
+
+def _main(job: Job, job_path: Path, stop: StopSignal) -> int:
     if rank() is None:
         ended = become_ranks(job.config, job.work_dir, [str(job_path)])
         if ended is not None:
@@ -53,7 +61,11 @@ def _write(outcome: Outcome, job: Job) -> None:
 
 
 def run_job(job: Job, stop: StopSignal | None = None) -> Outcome:
-    """Train and publish in this process. Unforeseen errors are raised, and end in the log."""
+    """Train and publish in this process. Unforeseen errors are raised, and end in the log.
+
+    Raises:
+        TrainingStopped: the process was told to end.
+    """
     import torch
     from safetensors import SafetensorError
 
@@ -66,8 +78,6 @@ def run_job(job: Job, stop: StopSignal | None = None) -> Outcome:
 
     try:
         return Outcome(kind="done", counts=_train(job, stop))
-    except TrainingStopped as stopped:
-        return Outcome(kind="stopped", message=str(stopped))
     except (torch.OutOfMemoryError, NoMemoryLeftError) as error:
         return Outcome(kind="out_of_memory", message=_too_large(error, job.config))
     except (DataFileError, NothingToTrainError, TemplateArgsError) as error:
