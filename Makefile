@@ -40,7 +40,7 @@ format: $(INSTALLED)  ## format the code and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) $(VLLM_INSTALLED) $(RIVALS)  ## speed of the rollout loop, over HTTP and without, in process, through vLLM, and of the sandbox
+bench: $(INSTALLED) $(VLLM_INSTALLED) $(RIVALS)  ## speed of the rollout loop, over HTTP and without, in process, through vLLM, of the sandbox, and of training
 	@missed=0; for file in tests/benchmarks/bench_*.py; do PYTHONPATH=. $(BIN)/python $$file || missed=1; done; exit $$missed
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -18,6 +18,7 @@ from tasks.engines.model_files import model_fingerprint, resolve_model
 from tasks.engines.scripted import scripted_engine
 from tasks.engines.vllm.available import check_vllm
 from tasks.rollout.collection import Collection
+from tasks.training.config import TrainConfig
 from tasks.training.launch import check_writable
 
 MIN_FREE_BYTES = 200 * 1024**2
@@ -77,6 +78,7 @@ def check_training(config: RunConfig) -> None:
             "--evaluate.num_problems 0 and compare with flows.evaluate_only --engine.kind in_process"
         )
     _check_model(config.model)
+    check_devices(config.train)
     for folder in config.adapter_dirs.values():
         check_writable(folder)
     if len(config.adapter_dirs) > 1 and (config.output_dir / "training_args.bin").is_file():
@@ -85,6 +87,18 @@ def check_training(config: RunConfig) -> None:
             "name another folder"
         )
     check_data_folder(config.data_dir)
+
+
+def check_devices(config: TrainConfig) -> None:
+    """See that there is what `train.accelerate_config` asks for.
+
+    Raises:
+        ValueError: there is not, or it is no such file.
+    """
+    if config.accelerate_config is not None:
+        from tasks.training.ranks import num_processes  # what it reads the file with takes seconds to import
+
+        num_processes(config)
 
 
 def check_evaluating(config: RunConfig) -> None:

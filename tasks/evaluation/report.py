@@ -137,6 +137,9 @@ def _trained_rows(report: RunReport) -> Rows:
         of = f" of {policy}" if len(report.trained) > 1 else ""
         yield f"trained tokens{of}", f"{counts.trained_tokens:,}"
         yield f"loss first -> last{of}", f"{counts.first_loss:.3f} -> {counts.last_loss:.3f}"
+        if halved := counts.out_of_memory:
+            sizes = " -> ".join(f"{size:,}" for size in [halved[0].tokens_before, *(each.tokens for each in halved)])
+            yield f"per-device batch{of}", f"{sizes} tokens: memory ran out in step {halved[0].step:,}"
 
 
 def _compared_rows(report: RunReport) -> Rows:

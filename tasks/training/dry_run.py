@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,10 @@ from tasks.engines.devices import pick_device, pick_dtype
 from tasks.engines.model_files import resolve_model
 from tasks.training.audit import Audit
 from tasks.training.config import TrainConfig
+from tasks.training.ranks import num_processes
+from tasks.training.reply_loss import LOGITS_AT_ONCE
+from tasks.training.steps import StepPlan
+from tasks.training.trainer import tokens_at_once
 
 _TRAINED_BYTES = 16
 """Of a trained parameter: itself, its gradient and two moments of Adam, each in fp32."""
@@ -44,24 +47,23 @@ def plan(found: Audit, model: ModelConfig, config: TrainConfig) -> Plan:
     """What training these rows would take on this machine."""
     device = pick_device(config.num_gpus)
     on_gpu = device.type == "cuda"
-    visible = torch.cuda.device_count() if on_gpu else 1
-    devices = min(config.num_gpus or visible, visible)
-    rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * devices
     skeleton = _skeleton(model)
     parameters = sum(p.numel() for p in skeleton.parameters())
     trained = _lora_parameters(skeleton, config.lora_r) if config.use_lora else parameters
     width = pick_dtype(device).itemsize
     weights = parameters * width + trained * _TRAINED_BYTES if config.use_lora else parameters * _TRAINED_BYTES
-    tokens = config.per_device_train_batch_size * found.lengths.longest
+    longest = found.lengths.longest
+    tokens = min(tokens_at_once(config, longest, device), config.rows_per_step * longest)
+    checkpointed = on_gpu if config.gradient_checkpointing is None else config.gradient_checkpointing
     return Plan(
-        steps=math.ceil(config.num_train_epochs * math.ceil(found.rows / rows_per_step)),
-        rows_per_step=rows_per_step,
-        devices=devices,
+        steps=len(StepPlan(found.rows, config.rows_per_step, config.num_train_epochs, config.seed)),
+        rows_per_step=config.rows_per_step,
+        devices=num_processes(config),
         on_gpu=on_gpu,
         parameters=parameters,
         trained_parameters=trained,
         weights_bytes=weights,
-        batch_bytes=tokens * _bytes_per_token(skeleton.config.get_text_config(), width, checkpointed=on_gpu),
+        batch_bytes=_batch_bytes(skeleton.config.get_text_config(), tokens, width, checkpointed),
     )
 
 
@@ -70,7 +72,8 @@ def plan_rows(planned: Plan, config: TrainConfig) -> Iterator[tuple[str, str]]:
     yield "steps", f"{planned.steps:,} of {planned.rows_per_step:,} rows, in {config.num_train_epochs:g} passes"
     beside = f" beside {planned.parameters:,} of the model" if config.use_lora else ", all of the model's"
     yield "trained parameters", f"{planned.trained_parameters:,}{beside}"
-    where = f"each of {planned.devices} GPUs" if planned.devices > 1 else "the GPU" if planned.on_gpu else "the CPU"
+    one = "the GPU" if planned.on_gpu else "the CPU"
+    where = one if planned.devices == 1 else f"each of {planned.devices} {'GPUs' if planned.on_gpu else 'processes'}"
     parts = f"{planned.weights_bytes / _GB:.2f} weights, {planned.batch_bytes / _GB:.2f} the longest batch"
     yield f"memory of {where}, estimated", f"{planned.memory_bytes / _GB:.2f} GB: {parts}"
 
@@ -93,12 +96,12 @@ def _lora_parameters(skeleton: Any, rank: int) -> int:
     return sum(rank * (layer.in_features + layer.out_features) for layer in layers)
 
 
-def _bytes_per_token(config: Any, width: int, checkpointed: bool) -> int:
-    """What a token leaves in memory until its gradient is there. A layer keeps about ten vectors of the hidden size
+def _batch_bytes(config: Any, tokens: int, width: int, checkpointed: bool) -> int:
+    """What tokens leave in memory until their gradients are there. A layer keeps about ten vectors of the hidden size
     and four of the intermediate size; with gradient checkpointing one of the hidden size, and the rest of one layer.
-    The logits are there in the model's precision and, with their gradient, in fp32.
+    Logits are there in the model's precision and twice in fp32, never more than some of them at once.
     """
     hidden, layers = config.hidden_size, config.num_hidden_layers
     of_layer = width * (10 * hidden + 4 * getattr(config, "intermediate_size", 4 * hidden))
     kept = width * layers * hidden + of_layer if checkpointed else layers * of_layer
-    return int(kept + config.vocab_size * (width + 8))
+    return int(tokens * kept + min(tokens * config.vocab_size, LOGITS_AT_ONCE) * (width + 8))

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from tasks.training.config import TrainConfig
 
@@ -43,17 +43,54 @@ class Job(BaseModel):
 
 
 class TrainProgress(BaseModel):
-    """One update of the weights."""
+    """One update of the weights. Counts are over all devices."""
 
     model_config = ConfigDict(frozen=True)
 
+    kind: Literal["step"] = "step"
     step: int
     total_steps: int
+    epoch: float
+    """Passes over the data that are done."""
     loss: float
-    """Mean over the step's reply tokens, in nats."""
+    """Mean over the step's trained tokens, in nats."""
     learning_rate: float
+    grad_norm: float
+    """Before it is clipped."""
     tokens: int
-    """Tokens read since this process began, prompts included."""
+    """Of this step's rows, prompts included."""
+    trained_tokens: int
+    """Those of them with a loss."""
+    seconds: float
+
+
+class OutOfMemory(BaseModel):
+    """GPU memory ran out within a step. The step is done again with less at once; its rows stay the same."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["out_of_memory"] = "out_of_memory"
+    step: int
+    tokens_before: int
+    """Most tokens that one device read at once until then."""
+    tokens: int
+    """From then on."""
+
+
+class Resumed(BaseModel):
+    """A training goes on that was interrupted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["resumed"] = "resumed"
+    step: int
+    """The last one that need not be done again. 0: there was no checkpoint to use."""
+    damaged: list[str]
+    """A line about each checkpoint that could not be used."""
+
+
+TrainEvent = Annotated[TrainProgress | OutOfMemory | Resumed, Field(discriminator="kind")]
+"""A line of progress.jsonl."""
 
 
 class TrainCounts(BaseModel):
@@ -71,6 +108,8 @@ class TrainCounts(BaseModel):
     first_loss: float
     last_loss: float
     """Loss of the first and of the last step."""
+    out_of_memory: list[OutOfMemory] = []
+    """Each time that less was read at once, since the process that finished the training began."""
 
 
 class Outcome(BaseModel):
@@ -78,7 +117,9 @@ class Outcome(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["done", "refused", "failed", "out_of_memory"]
-    """refused: the user's data or config cannot be trained; failed: the result cannot be used."""
+    kind: Literal["done", "stopped", "refused", "failed", "out_of_memory"]
+    """stopped: it was told to end, and goes on when it is started again; refused: the user's data or config cannot be
+    trained; failed: the result cannot be used, or not be kept.
+    """
     message: str = ""
     counts: TrainCounts | None = None

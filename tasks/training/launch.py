@@ -10,29 +10,61 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from pydantic import TypeAdapter
+
 from tasks.engines.config import ModelConfig
 from tasks.engines.model_files import STARTER, model_fingerprint, resolve_model
 from tasks.rollout.artifact import Ref, content_hash, publish_file
 from tasks.training.audit import Audit
 from tasks.training.config import TrainConfig
-from tasks.training.job import JOB_FILE, LOG_FILE, OUTCOME_FILE, PROGRESS_FILE, Job, Outcome, TrainCounts, TrainProgress
+from tasks.training.job import (
+    JOB_FILE,
+    LOG_FILE,
+    OUTCOME_FILE,
+    PROGRESS_FILE,
+    Job,
+    Outcome,
+    TrainCounts,
+    TrainEvent,
+)
+from tasks.training.ranks import RANK_VARIABLES
+
+logger = logging.getLogger(__name__)
 
 _POLL_S = 0.1
 _DYING_S = 2.0
 """How long a training process that was just killed may still hold its lock."""
+_SAVING_S = 25.0
+"""How long a training that is told to end may take for it. Prefect's workers kill what takes 30 s."""
 _LOG_TAIL_LINES = 15
+_NOT_OF_THE_WEIGHTS = {
+    "data_path",
+    "output_dir",
+    "dry_run",
+    "num_gpus",
+    "accelerate_config",
+    "checkpoint_every_min",
+    "keep_checkpoints",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+}
+"""Settings that may differ when a training is resumed."""
+_EVENT: TypeAdapter[TrainEvent] = TypeAdapter(TrainEvent)
 _REPOSITORY = Path(__file__).parents[2]
 
 
@@ -59,7 +91,8 @@ def train_key(data: Sequence[Path], model: ModelConfig, config: TrainConfig) -> 
     identity: dict[str, Any] = {
         "data": [content_hash(path) for path in data],
         "model": model_fingerprint(model),
-        "config": config.model_dump(mode="json", exclude={"data_path", "output_dir", "dry_run"}),
+        "config": config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),
+        "rows_per_step": config.rows_per_step,
     }
     weights = [config.weight(path) for path in data]
     if any(weight != 1 for weight in weights):
@@ -103,7 +136,7 @@ def train_adapter(
     config: TrainConfig,
     output_dir: Path,
     run_config: str,
-    on_progress: Callable[[TrainProgress], None],
+    on_progress: Callable[[TrainEvent], None],
 ) -> AdapterRef:
     """Fine-tune `model` on data files and publish the result as `output_dir`.
 
@@ -111,7 +144,7 @@ def train_adapter(
 
     Args:
         run_config: the resolved config of the run as YAML, kept beside the weights.
-        on_progress: called after each step, in this thread.
+        on_progress: told of each step, and of what happens between steps, in this thread.
 
     Raises:
         TrainingRefusedError: data, config or output folder are not fit to train with.
@@ -135,7 +168,7 @@ def train_adapter(
             run_config=run_config,
             parent_pid=os.getpid(),
         )
-        counts = _train_within_memory(job, lock, on_progress)
+        counts = _train(job, lock, on_progress)
         ref = AdapterRef(
             path=output_dir, sha256=content_hash(output_dir), counts=counts, base_fingerprint=model_fingerprint(model)
         )
@@ -143,36 +176,14 @@ def train_adapter(
     return ref
 
 
-def with_smaller_batch(config: TrainConfig) -> TrainConfig | None:
-    """Half the batch and twice the accumulation: the same rows per step in less memory. None: it cannot be halved."""
-    if config.per_device_train_batch_size == 1:
-        return None
-    batch = config.per_device_train_batch_size // 2
-    rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    update = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": -(-rows // batch)}
-    return config.model_copy(update=update)
+def _train(job: Job, lock: int, on_progress: Callable[[TrainEvent], None]) -> TrainCounts:
+    outcome = _run_process(job, lock, on_progress)
+    if outcome.kind == "done" and outcome.counts is not None:
+        return outcome.counts
+    raise (TrainingRefusedError if outcome.kind == "refused" else TrainingError)(outcome.message)
 
 
-def _train_within_memory(job: Job, lock: int, on_progress: Callable[[TrainProgress], None]) -> TrainCounts:
-    """Run the process, again with a smaller batch each time that GPU memory runs out."""
-    while True:
-        outcome = _run_process(job, lock, on_progress)
-        if outcome.kind == "done" and outcome.counts is not None:
-            return outcome.counts
-        if outcome.kind == "refused":
-            raise TrainingRefusedError(outcome.message)
-        if outcome.kind != "out_of_memory":
-            raise TrainingError(outcome.message)
-        smaller = with_smaller_batch(job.config)
-        if smaller is None:
-            raise TrainingError(
-                f"out of GPU memory with one row at a time; lower train.max_length (now {job.config.max_length}) or "
-                "train.lora_r, keep train.use_lora, or take a smaller model"
-            )
-        job = job.model_copy(update={"config": smaller})
-
-
-def _run_process(job: Job, lock: int, on_progress: Callable[[TrainProgress], None]) -> Outcome:
+def _run_process(job: Job, lock: int, on_progress: Callable[[TrainEvent], None]) -> Outcome:
     """One training process from start to end. It is gone when this returns or raises, whatever happened.
 
     It also dies with the thread that runs this, by the kernel's hand.
@@ -195,20 +206,55 @@ def _run_process(job: Job, lock: int, on_progress: Callable[[TrainProgress], Non
             pass_fds=[lock],  # the lock lasts as long as either process: a dying one still writes
         )
         try:
-            while process.poll() is None:
+            with _sigterm_unwinds():
+                while process.poll() is None:
+                    _report(progress, on_progress)
+                    time.sleep(_POLL_S)
                 _report(progress, on_progress)
-                time.sleep(_POLL_S)
-            _report(progress, on_progress)
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            _end(process)
     if outcome_path.exists():
         return Outcome.model_validate_json(outcome_path.read_text())
     return Outcome(kind="failed", message=_failure(process.returncode, log_path))
 
 
-def _report(progress: TextIO, on_progress: Callable[[TrainProgress], None]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Have a training that is not at its end save what it has and end, or kill it when that takes too long.
+
+    The ranks of several GPUs are not of its process group: the kernel kills them when it is gone.
+    """
+    try:
+        if process.poll() is None:
+            logger.warning("the training is told to end; it saves a checkpoint first (for at most %.0f s)", _SAVING_S)
+            process.terminate()
+            process.wait(_SAVING_S)
+            logger.warning("the training has ended; the same command goes on with it")
+    except subprocess.TimeoutExpired:
+        logger.warning("the training did not end in time and is killed; the same command resumes its last checkpoint")
+    finally:  # also when it is interrupted once more
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """Where SIGTERM would end this process on the spot, let it leave through the `finally`s first."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield  # Prefect, or whoever else runs this, sees to it
+        return
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _report(progress: TextIO, on_progress: Callable[[TrainEvent], None]) -> None:
     """Pass on the steps that have been written since the last time. A line without its end comes next time."""
     while True:
         here = progress.tell()
@@ -216,14 +262,15 @@ def _report(progress: TextIO, on_progress: Callable[[TrainProgress], None]) -> N
         if not line.endswith("\n"):
             progress.seek(here)
             return
-        on_progress(TrainProgress.model_validate_json(line))
+        on_progress(_EVENT.validate_json(line))
 
 
 def _environment() -> dict[str, str]:
     """The child's environment: it must find this package wherever it is started, and sends nothing to a hub."""
     path = os.pathsep.join(filter(None, [str(_REPOSITORY), os.environ.get("PYTHONPATH")]))
     quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **quiet, "PYTHONPATH": path}
+    own = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
+    return {**own, **quiet, "PYTHONPATH": path}
 
 
 def _failure(returncode: int, log_path: Path) -> str:

@@ -6,76 +6,108 @@ that finds checkpoints in its work folder goes on from the last whole one. It di
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
+import shutil
 import sys
 from pathlib import Path
 
-from tasks.training.job import CHECKPOINTS, OUTCOME_FILE, Job, Outcome, TrainCounts
-
-_PR_SET_PDEATHSIG = 1
+from tasks.rollout.artifact import publish_file
+from tasks.training.config import TrainConfig
+from tasks.training.job import OUTCOME_FILE, Job, Outcome, TrainCounts
+from tasks.training.ranks import become_ranks, die_with_parent, rank
+from tasks.training.stopping import StopSignal, TrainingStopped
 
 
 def main(job_path: Path) -> int:
     """Run one job. The exit code says only whether it is done; why not is in outcome.json or the log."""
     job = Job.model_validate_json(job_path.read_text())
-    is_rank = "LOCAL_RANK" in os.environ
-    _die_with_parent(None if is_rank else job.parent_pid)
-    if not is_rank:
-        _use_gpus(job, job_path)
-    outcome = run_job(job)
-    if os.environ.get("RANK", "0") == "0" or outcome.kind != "done":
-        (job.work_dir / OUTCOME_FILE).write_text(outcome.model_dump_json())
-    if outcome.message:
-        print(outcome.message, file=sys.stderr)
+    die_with_parent(job.parent_pid)
+    stop = StopSignal()
+    try:
+        stop.heed()
+        return _main(job, job_path, stop)
+    except TrainingStopped as stopped:
+        _write(Outcome(kind="stopped", message=str(stopped)), job)
+        return 1
+
+
+def _main(job: Job, job_path: Path, stop: StopSignal) -> int:
+    if rank() is None:
+        ended = become_ranks(job.config, job.work_dir, [str(job_path)])
+        if ended is not None:
+            return _end_of_ranks(ended, job)
+    outcome = run_job(job, stop)
+    if rank() in (None, 0) or outcome.kind != "done":
+        _write(outcome, job)
     return 0 if outcome.kind == "done" else 1
 
 
-def _die_with_parent(parent_pid: int | None) -> None:
-    """Have the kernel kill this process when its parent ends, kill -9 included. It holds across exec."""
-    before = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != before or (parent_pid is not None and before != parent_pid):
-        os._exit(1)  # it had ended before the kernel was told
+def _end_of_ranks(ended: str, job: Job) -> int:
+    """What the ranks have not said themselves."""
+    if ended and not (job.work_dir / OUTCOME_FILE).exists():
+        _write(
+            Outcome(kind="failed", message=f"the training ended: {ended}; run the same command again to resume it"), job
+        )
+    return 1 if ended else 0
 
 
-def _use_gpus(job: Job, job_path: Path) -> None:
-    """Show this process the GPUs that it may use; for several, become accelerate's launcher of one process each."""
+def _write(outcome: Outcome, job: Job) -> None:
+    """The first of several processes says how it ended: what the others meet is what comes of it."""
+    if outcome.message:
+        print(outcome.message, file=sys.stderr)
+    path = job.work_dir / OUTCOME_FILE
+    if not path.exists():
+        with publish_file(path) as tmp:
+            tmp.write_text(outcome.model_dump_json())
+
+
+def run_job(job: Job, stop: StopSignal | None = None) -> Outcome:
+    """Train and publish in this process. Unforeseen errors are raised, and end in the log.
+
+    Raises:
+        TrainingStopped: the process was told to end.
+    """
     import torch
-
-    visible = torch.cuda.device_count()
-    wanted = visible if job.config.num_gpus is None else min(job.config.num_gpus, visible)
-    if wanted == visible <= 1:
-        return
-    ids = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(visible)))
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids.split(",")[:wanted])
-    if wanted > 1:
-        launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
-        launch += ["--dynamo_backend", "no", "--num_processes", str(wanted), "--main_process_port", "0"]
-        os.execv(sys.executable, [sys.executable, *launch, "--module", "tasks.training.sft", str(job_path)])
-
-
-def run_job(job: Job) -> Outcome:
-    """Train and publish in this process. Unforeseen errors are raised, and end in the log."""
-    import torch
+    from safetensors import SafetensorError
 
     from tasks.dataset.rows import DataFileError
     from tasks.engines.chat_tokens import TemplateArgsError
+    from tasks.training.checkpoints import CheckpointError, is_disk_full
     from tasks.training.publish import UnusableWeightsError
+    from tasks.training.step_trainer import NoMemoryLeftError
     from tasks.training.token_data import NothingToTrainError
 
     try:
-        return Outcome(kind="done", counts=_train(job))
-    except torch.OutOfMemoryError:
-        return Outcome(kind="out_of_memory")
+        return Outcome(kind="done", counts=_train(job, stop))
+    except (torch.OutOfMemoryError, NoMemoryLeftError) as error:
+        return Outcome(kind="out_of_memory", message=_too_large(error, job.config))
     except (DataFileError, NothingToTrainError, TemplateArgsError) as error:
         return Outcome(kind="refused", message=str(error))
-    except UnusableWeightsError as error:
+    except (UnusableWeightsError, CheckpointError) as error:
         return Outcome(kind="failed", message=str(error))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not is_disk_full(error):
+            raise
+        return Outcome(kind="failed", message=_no_room(job))
 
 
-def _train(job: Job) -> TrainCounts:
+def _no_room(job: Job) -> str:
+    free = shutil.disk_usage(job.work_dir).free
+    return (
+        f"no space left in {job.output_dir.parent} ({free / 1e6:.1f} MB are free); what was learnt until the last "
+        "checkpoint is kept: make room and run the same command again"
+    )
+
+
+def _too_large(error: Exception, config: TrainConfig) -> str:
+    """What is left to try when the least has been tried at once."""
+    checkpointing = "set" if config.gradient_checkpointing is False else "keep"
+    return (
+        f"{str(error).splitlines()[0]}; lower train.max_length (now {config.max_length}) or train.lora_r (now "
+        f"{config.lora_r}), {checkpointing} train.gradient_checkpointing=true, or take a smaller model"
+    )
+
+
+def _train(job: Job, stop: StopSignal | None) -> TrainCounts:
     from transformers import AutoTokenizer
 
     from tasks.engines.chat_tokens import check_template_args, end_of_turn_id
@@ -83,7 +115,8 @@ def _train(job: Job) -> TrainCounts:
     from tasks.training.audit import audit
     from tasks.training.publish import publish_model
     from tasks.training.token_data import token_data
-    from tasks.training.trainer import last_checkpoint, make_trainer
+    from tasks.training.token_rows import TokenRows
+    from tasks.training.trainer import make_trainer, trained_model
 
     quiet_transformers()
     tokenizer = AutoTokenizer.from_pretrained(job.model_folder, trust_remote_code=job.trust_remote_code)
@@ -91,11 +124,11 @@ def _train(job: Job) -> TrainCounts:
     tokens = token_data(job.data, job.model_folder, tokenizer, job.chat_template_args, job.config)
     end = end_of_turn_id(tokenizer, job.chat_template_args)
     found, picked = audit(tokens, job.data, tokenizer, end, job.config)
-    trainer = make_trainer(job, tokenizer, tokens.rows.select(picked))
-    trainer.train(resume_from_checkpoint=last_checkpoint(job.work_dir / CHECKPOINTS))
+    trainer = make_trainer(job, tokenizer, TokenRows(tokens, job.data, picked), stop)
+    trainer.train_from_newest()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    model = trained_model(trainer, job)
     if trainer.is_world_process_zero():
-        model = trainer.accelerator.unwrap_model(trainer.model)
         publish_model(job, model, trainer.processing_class, trainer.args, losses)
     return TrainCounts(
         rows=found.rows,
@@ -104,6 +137,7 @@ def _train(job: Job) -> TrainCounts:
         steps=trainer.state.global_step,
         first_loss=losses[0],
         last_loss=losses[-1],
+        out_of_memory=trainer.out_of_memory,
     )
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-_VERSION = 1
+_VERSION = 2
 """Raise it when the same content gives other rows."""
 _ROWS_AT_ONCE = 256
 _MOST_SAMPLES = 64
@@ -95,7 +95,7 @@ class TokenData:
     """Token rows on disk, each distinct row once."""
 
     rows: Dataset
-    """input_ids, labels, prompt_length, file: index of the data file. Memory-mapped."""
+    """input_ids, labels, prompt_length, file: index of the data file, number: line or row in it. Memory-mapped."""
     counts: RowCounts
 
 
@@ -169,19 +169,21 @@ def _write_rows(
 ) -> RowCounts:
     import pyarrow as pa
 
-    tokens = pa.list_(pa.int32())
-    schema = pa.schema([("input_ids", tokens), ("labels", tokens), ("prompt_length", pa.int32()), ("file", pa.int32())])
+    tokens, number = pa.list_(pa.int32()), pa.int32()
+    columns = {"input_ids": tokens, "labels": tokens, "prompt_length": number, "file": number, "number": number}
+    schema = pa.schema(list(columns.items()))
     reader = _TokenReader(data, tokenizer, template_args, config)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in reader:
             rows = [row for row, _ in batch]
-            columns = [
+            values = [
                 [row.input_ids for row in rows],
                 [row.labels for row in rows],
                 [row.prompt_length for row in rows],
-                [file for _, file in batch],
+                [at.file for _, at in batch],
+                [at.number for _, at in batch],
             ]
-            writer.write(pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema))
+            writer.write(pa.record_batch([pa.array(v, f.type) for v, f in zip(values, schema, strict=True)], schema))
     return reader.counts()
 
 
@@ -204,12 +206,12 @@ class _TokenReader:
         self._samples: list[SampledRow] = []
         self._lots = random.Random(0)
 
-    def __iter__(self) -> Iterator[list[tuple[TokenRow, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[TokenRow, Located]]]:
         located = iter(self._distinct)
         while chunk := list(islice(located, _ROWS_AT_ONCE)):
             tokenised = tokenise([at.record for at in chunk], self._tokenizer, self._template_args)
             fitting = [self._fit(row, at) for row, at in zip(tokenised, chunk, strict=True)]
-            if batch := [(row, at.file) for row, at in zip(fitting, chunk, strict=True) if row is not None]:
+            if batch := [(row, at) for row, at in zip(fitting, chunk, strict=True) if row is not None]:
                 yield batch
         if not self._kept:
             raise NothingToTrainError(

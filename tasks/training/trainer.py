@@ -1,70 +1,109 @@
-"""TRL's SFTTrainer, set up for one job."""
+"""The trainer of one job: its model, its arguments, its steps."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from peft import LoraConfig
-from transformers import AutoModelForCausalLM, TrainerCallback
-from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+from peft import LoraConfig, get_peft_model
+from pydantic import BaseModel
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
 
 from tasks.engines.devices import pick_device, pick_dtype
+from tasks.training.checkpoint_schedule import CheckpointSchedule
+from tasks.training.checkpoints import Checkpoints
+from tasks.training.config import TrainConfig
 from tasks.training.job import CHECKPOINTS, PROGRESS_FILE, Job, TrainProgress
-from tasks.training.publish import UnusableWeightsError
+from tasks.training.step_trainer import StepTrainer
+from tasks.training.steps import StepPlan
+from tasks.training.stopping import StopSignal
+from tasks.training.token_rows import TokenRows
 
-_CHECKPOINT_SHARE = 0.1
-"""A checkpoint after each such share of the steps: what a crash costs at most."""
 
-
-def make_trainer(job: Job, tokenizer: Any, rows: Dataset) -> Any:
-    """The trainer of a job, ready to start or to resume. `rows`: input_ids and labels."""
+def make_trainer(job: Job, tokenizer: Any, rows: TokenRows, stop: StopSignal | None = None) -> StepTrainer:
+    """The trainer of a job, ready to start or to resume. `stop`: ends it where it can be resumed."""
     device = pick_device(job.config.num_gpus)
     dtype = pick_dtype(device)
+    checkpoints = Checkpoints(job.work_dir / CHECKPOINTS, job.config.keep_checkpoints)
+    arguments = _arguments(job.config, checkpoints.folder, device, dtype)
+    progress = _ProgressFile(job.work_dir / PROGRESS_FILE)
+    return StepTrainer(
+        plan=StepPlan(
+            num_rows=len(rows),
+            rows_per_step=job.config.rows_per_step,
+            num_epochs=job.config.num_train_epochs,
+            seed=job.config.seed,
+        ),
+        rows=rows,
+        most_tokens=tokens_at_once(job.config, int(rows.lengths.max()), device),
+        pad_id=tokenizer.pad_token_id or 0,
+        on_out_of_memory=progress.write,
+        checkpoints=checkpoints,
+        schedule=CheckpointSchedule(job.config.checkpoint_every_min, stop or StopSignal()),
+        on_resume=progress.write,
+        model=_model(job, dtype),
+        args=arguments,
+        processing_class=tokenizer,
+        callbacks=[progress],
+    )
+
+
+def trained_model(trainer: StepTrainer, job: Job) -> Any:
+    """The trained model in one piece, in the first process; None in the others. All of them call it."""
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        return trainer.accelerator.unwrap_model(trainer.model) if trainer.is_world_process_zero() else None
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not trainer.is_world_process_zero():
+        return None
+    model = _model(job, pick_dtype(pick_device(job.config.num_gpus)))
+    model.load_state_dict(weights, strict=False)  # tied weights are there once
+    return model
+
+
+def tokens_at_once(config: TrainConfig, longest: int, device: torch.device) -> int:
+    """Most tokens that a device reads at once.
+
+    A GPU is only busy with many: as many as the longest rows that are allowed would have. A CPU is busy with few, and
+    takes no more than the longest rows that there are.
+    """
+    return config.per_device_train_batch_size * (config.max_length if device.type == "cuda" else longest)
+
+
+def _model(job: Job, dtype: torch.dtype) -> Any:
+    """The base model in the precision that the device computes in, and an adapter in fp32.
+
+    Steps of the optimizer are too small for bf16: most of them would be lost in rounding. So what is trained is fp32,
+    and computed with in the model's precision; what is frozen never is.
+    """
+    torch.manual_seed(job.config.seed)
     model = AutoModelForCausalLM.from_pretrained(
         job.model_folder,
-        # All weights are trained in full precision; frozen ones under an adapter need not have it.
         dtype=dtype if job.config.use_lora else torch.float32,
         trust_remote_code=job.trust_remote_code,
     )
-    return SFTTrainer(
-        model=model,
-        args=_arguments(job, device, dtype),
-        train_dataset=rows.select_columns(["input_ids", "labels"]),
-        processing_class=tokenizer,
-        peft_config=_lora(job) if job.config.use_lora else None,
-        callbacks=[_ProgressFile(job.work_dir / PROGRESS_FILE)],
+    if not job.config.use_lora:
+        return model
+    lora = LoraConfig(
+        r=job.config.lora_r, lora_alpha=job.config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
     )
+    return get_peft_model(model, lora)
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end: the trainer's state is its last file."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
-
-
-def _arguments(job: Job, device: torch.device, dtype: torch.dtype) -> Any:
-    config = job.config
+def _arguments(config: TrainConfig, folder: Path, device: torch.device, dtype: torch.dtype) -> TrainingArguments:
     on_gpu = device.type == "cuda"
-    return SFTConfig(
-        output_dir=str(job.work_dir / CHECKPOINTS),
+    return TrainingArguments(
+        output_dir=str(folder),
         num_train_epochs=config.num_train_epochs,
-        per_device_train_batch_size=config.per_device_train_batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        per_device_train_batch_size=config.rows_per_step,  # the trainer is given whole steps, and divides them itself
+        gradient_accumulation_steps=1,
         learning_rate=config.learning_rate,
         seed=config.seed,
-        max_length=None,  # rows are measured before, and never cut
-        dataset_kwargs={"skip_prepare_dataset": True},  # they are tokens and labels already
         use_cpu=not on_gpu,
         bf16=dtype == torch.bfloat16,
-        gradient_checkpointing=on_gpu,  # saves GPU memory; a CPU has memory, and no time to compute things twice
-        dataloader_pin_memory=on_gpu,
-        save_strategy="steps",
-        save_steps=_CHECKPOINT_SHARE,
-        save_total_limit=2,
+        gradient_checkpointing=on_gpu if config.gradient_checkpointing is None else config.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},  # works where the embeddings have no gradient
+        save_strategy="no",  # the schedule says when
         logging_steps=1,
         logging_nan_inf_filter=False,
         report_to="none",
@@ -72,36 +111,27 @@ def _arguments(job: Job, device: torch.device, dtype: torch.dtype) -> Any:
     )
 
 
-def _lora(job: Job) -> LoraConfig:
-    return LoraConfig(
-        r=job.config.lora_r,
-        lora_alpha=job.config.lora_alpha,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
+_LOGGED = ("loss", "learning_rate", "grad_norm", "tokens", "trained_tokens", "seconds")
 
 
 class _ProgressFile(TrainerCallback):
-    """Writes a line for each step, and ends a training whose loss is no number."""
+    """Writes a line for each step and event."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        if not logs or "loss" not in logs:
+        if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
-        progress = TrainProgress(
-            step=state.global_step,
-            total_steps=state.max_steps,
-            loss=logs["loss"],
-            learning_rate=logs["learning_rate"],
-            tokens=int(logs["num_tokens"]),
-        )
-        if state.is_world_process_zero:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(progress.model_dump_json() + "\n")
-        if not math.isfinite(progress.loss):
-            raise UnusableWeightsError(
-                f"the loss is {progress.loss} at step {progress.step} of {progress.total_steps}; nothing was "
-                "published. Lower train.learning_rate."
+        self.write(
+            TrainProgress(
+                step=state.global_step,
+                total_steps=state.max_steps,
+                epoch=state.epoch,
+                **{name: logs[name] for name in _LOGGED},
             )
+        )
+
+    def write(self, event: BaseModel) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(event.model_dump_json() + "\n")

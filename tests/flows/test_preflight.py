@@ -46,6 +46,15 @@ def test_without_a_hub_the_included_policy_stands_in_for_the_default_model(
     )
 
 
+def test_what_a_training_cannot_be_launched_with_is_refused_before_anything_is_collected(tmp_path: Path) -> None:
+    common = ["--model.path", "starter", "--collect.data_dir", str(tmp_path), "--train.num_gpus", "0"]
+    sharded = tmp_path / "fsdp.yaml"
+    sharded.write_text("distributed_type: FSDP\nfsdp_config: {fsdp_version: 2}\n")
+    for path, message in ((tmp_path / "none.yaml", "cannot read"), (sharded, "shards the model over GPUs")):
+        with pytest.raises(ValueError, match=message):
+            check_training(read_config(RunConfig, [*common, "--train.accelerate_config", str(path)]))
+
+
 def test_a_model_that_was_named_is_never_replaced(no_hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = read_config(RunConfig, ["--model.path", DEFAULT_MODEL])
     assert with_model_at_hand(config) is config

@@ -10,7 +10,7 @@ from rich.console import Console
 from tasks.evaluation.compare import compare
 from tasks.evaluation.plot import before_after_plot
 from tasks.evaluation.report import RunReport, report_markdown, summary_table
-from tasks.training.job import TrainCounts
+from tasks.training.job import OutOfMemory, TrainCounts
 
 ROWS = {
     "environment": "math_env",
@@ -103,6 +103,19 @@ def test_several_policies_have_rows_of_their_own(report):
         ["loss first -> last of coder", "1.500 -> 0.250"],
     ):
         assert row in lines
+
+
+def test_memory_that_ran_out_and_what_was_chosen_then_is_told(report):
+    halved = [
+        OutOfMemory(step=3, tokens_before=8192, tokens=4096),
+        OutOfMemory(step=3, tokens_before=4096, tokens=2000),
+    ]
+    trained = {"shared_model": counts(7).model_copy(update={"out_of_memory": halved})}
+    lines = [
+        [cell.strip() for cell in line.strip("│").split("│")]
+        for line in printed(replace(report, trained=trained)).splitlines()
+    ]
+    assert ["per-device batch", "8,192 -> 4,096 -> 2,000 tokens: memory ran out in step 3"] in lines
 
 
 def test_scripted_replies_are_never_reported_as_a_model(report):

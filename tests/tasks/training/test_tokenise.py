@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
 from transformers import AutoTokenizer
 
 from envs.base import EnvConfig
@@ -19,10 +18,7 @@ from tasks.engines.model_files import STARTER_FOLDER
 from tasks.rollout.collection import Collection, PlayConfig
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.episode import Turn
-from tasks.training.config import TrainConfig
-from tasks.training.job import Job
 from tasks.training.tokenise import IGNORED, TokenRow, UntrainableRowError, differs_from_sampled, tokenise
-from tasks.training.trainer import make_trainer
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -71,28 +67,6 @@ def test_a_trained_prompt_is_told_what_the_played_one_was(thinking_model: Path) 
     thinking: Any = AutoTokenizer.from_pretrained(thinking_model)
     (row,) = rows_of([record(CHAT)], thinking, {"enable_thinking": False})
     assert thinking.decode(row.input_ids).endswith("assistant\n<think>\n\n</think>\n\n It is 2.\n<|im_end|>")
-
-
-def test_trl_trains_on_those_labels_and_on_no_others(tokenizer: Any, tiny_model: Path, tmp_path: Path) -> None:
-    job = Job(
-        data=[],
-        model_folder=tiny_model,
-        model_name="m",
-        trust_remote_code=False,
-        chat_template_args={},
-        config=TrainConfig(),
-        output_dir=tmp_path,
-        work_dir=tmp_path,
-        run_config="",
-        parent_pid=0,
-    )
-    rows = rows_of([record(CHAT), record(CHAT[:3])], tokenizer)
-    columns = {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
-    trainer = make_trainer(job, tokenizer, Dataset.from_dict(columns))
-    (batch,) = list(trainer.get_train_dataloader())
-    learned = [tokenizer.decode([label for label in row if label != IGNORED]) for row in batch["labels"].tolist()]
-    assert sorted(learned) == [" It is 2.\n<|im_end|>", "3<|im_end|>"]
-    assert sum(len(row.reply_ids) for row in rows) == int((batch["labels"] != IGNORED).sum())
 
 
 def test_a_reply_that_was_cut_off_is_not_taught_to_end_there(tokenizer: Any) -> None:

@@ -26,14 +26,13 @@ from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.engines.model_files import model_fingerprint
 from tasks.rollout.artifact import content_hash
 from tasks.training.config import TrainConfig
-from tasks.training.job import CHECKPOINTS, Job, Outcome, TrainProgress
+from tasks.training.job import CHECKPOINTS, Job, Outcome, Resumed, TrainEvent, TrainProgress
 from tasks.training.launch import (
     AdapterRef,
     TrainingError,
     TrainingRefusedError,
     train_adapter,
     train_key,
-    with_smaller_batch,
 )
 from tasks.training.sft import run_job
 
@@ -62,7 +61,7 @@ def write_data(path: Path, rows: int = 24, overlong: int = 0) -> Path:
     return path
 
 
-def ignore(_: TrainProgress) -> None:
+def ignore(_: TrainEvent) -> None:
     """For those who do not look."""
 
 
@@ -82,10 +81,11 @@ def greedy(model: Path, adapter: Path) -> list[Completion]:
 def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[AdapterRef, list[TrainProgress]]:
     """An adapter made by the whole machinery, and its progress."""
     folder = tmp_path_factory.mktemp("trained")
-    progress: list[TrainProgress] = []
+    events: list[TrainEvent] = []
     data = write_data(folder / "data.jsonl", overlong=2)
     model = ModelConfig(path=str(tiny_model))
-    return train_adapter([data], model, CONFIG, folder / "adapter", "seed: 0\n", progress.append), progress
+    adapter = train_adapter([data], model, CONFIG, folder / "adapter", "seed: 0\n", events.append)
+    return adapter, [event for event in events if isinstance(event, TrainProgress)]
 
 
 def test_the_loss_falls_and_each_step_is_reported(trained: tuple[AdapterRef, list[TrainProgress]]) -> None:
@@ -93,7 +93,8 @@ def test_the_loss_falls_and_each_step_is_reported(trained: tuple[AdapterRef, lis
     assert [p.step for p in progress] == list(range(1, 19)) == list(range(1, progress[0].total_steps + 1))
     assert progress[-1].loss < 0.5 * progress[0].loss
     assert (ref.counts.first_loss, ref.counts.last_loss) == (progress[0].loss, progress[-1].loss)
-    assert progress[0].learning_rate > progress[-1].learning_rate and progress[-1].tokens > progress[0].tokens > 0
+    assert progress[0].learning_rate > progress[-1].learning_rate
+    assert all(p.tokens > p.trained_tokens > 0 and p.grad_norm > 0 and p.seconds > 0 for p in progress)
 
 
 def test_overlong_rows_are_dropped_and_counted(trained: tuple[AdapterRef, list[TrainProgress]]) -> None:
@@ -138,7 +139,9 @@ def test_the_published_arguments_hold_no_token(
 
 def test_a_kill_of_the_parent_kills_the_training_and_the_same_call_resumes_it(tiny_model: Path, tmp_path: Path) -> None:
     data = write_data(tmp_path / "data.jsonl")
-    config = CONFIG.model_copy(update={"num_train_epochs": 25, "per_device_train_batch_size": 1})
+    config = CONFIG.model_copy(
+        update={"num_train_epochs": 25, "per_device_train_batch_size": 1, "checkpoint_every_min": 0.003}
+    )
     model = ModelConfig(path=str(tiny_model))
     script = (
         "from pathlib import Path; from tasks.engines.config import ModelConfig; from tasks.training.launch import *; "
@@ -148,7 +151,7 @@ def test_a_kill_of_the_parent_kills_the_training_and_the_same_call_resumes_it(ti
     )
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    next(line for line in parent.stdout if int(line) >= 70)  # of 300 steps, with a checkpoint every 30
+    next(line for line in parent.stdout if int(line) >= 70)  # of 300 steps
     work_dir = tmp_path / f".out.work-{train_key([data], model, config)}"
     with pytest.raises(TrainingError, match="another process is training"):
         train_adapter([data], model, config, tmp_path / "out", "", ignore)
@@ -157,30 +160,49 @@ def test_a_kill_of_the_parent_kills_the_training_and_the_same_call_resumes_it(ti
     parent.wait()
     wait_until(lambda: not training_processes(work_dir))
 
-    steps: list[int] = []
-    ref = train_adapter([data], model, config, tmp_path / "out", "", lambda p: steps.append(p.step))
-    assert steps[0] > 60 and steps[-1] == ref.counts.steps == 300
+    events: list[TrainEvent] = []
+    ref = train_adapter([data], model, config, tmp_path / "out", "", events.append)
+    assert isinstance(events[0], Resumed) and events[0].step > 0
+    assert [event.step for event in events[1:]] == list(range(events[0].step + 1, 301)) and ref.counts.steps == 300
     assert not work_dir.exists()
 
 
-def test_whatever_interrupts_the_parent_ends_the_training_process(tiny_model: Path, tmp_path: Path) -> None:
+def test_whatever_interrupts_the_parent_has_the_training_process_save_and_end(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data = write_data(tmp_path / "data.jsonl")
+    config = CONFIG.model_copy(update={"num_train_epochs": 100, "checkpoint_every_min": 60})  # 600 steps
     model = ModelConfig(path=str(tiny_model))
+    work_dir = tmp_path / f".out.work-{train_key([data], model, config)}"
+    events: list[TrainEvent] = []
 
-    def interrupt(_: TrainProgress) -> None:
-        raise KeyboardInterrupt
+    def interrupt(event: TrainEvent) -> None:
+        events.append(event)
+        if isinstance(event, TrainProgress):
+            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        train_adapter([data], model, CONFIG, tmp_path / "out", "", interrupt)
-    work_dir = tmp_path / f".out.work-{train_key([data], model, CONFIG)}"
-    assert work_dir.is_dir() and not training_processes(work_dir) and not (tmp_path / "out").exists()
+    def terminate(event: TrainEvent) -> None:
+        events.append(event)
+        if isinstance(event, TrainProgress):
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    def kill(_: TrainProgress) -> None:
+    def kill(event: TrainEvent) -> None:
+        events.append(event)
         for pid in training_processes(work_dir):
             os.kill(pid, signal.SIGKILL)
 
-    with pytest.raises(TrainingError, match=r"killed by signal 9.*same command again"):
-        train_adapter([data], model, CONFIG, tmp_path / "out", "", kill)
+    for how, error, message in (
+        (interrupt, KeyboardInterrupt, None),
+        (terminate, SystemExit, "143"),
+        (kill, TrainingError, r"killed by signal 9.*same command again"),
+    ):
+        with pytest.raises(error, match=message):
+            train_adapter([data], model, config, tmp_path / "out", "", how)
+        assert work_dir.is_dir() and not training_processes(work_dir) and not (tmp_path / "out").exists()
+    resumed = [event.step for event in events if isinstance(event, Resumed)]
+    assert len(resumed) == 2 and 0 < resumed[0] < resumed[1]
+    assert caplog.text.count("the same command goes on with it") == 2
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def training_processes(work_dir: Path) -> list[int]:
@@ -309,6 +331,16 @@ def test_the_key_is_the_content_that_decides_the_weights(tiny_model: Path, tmp_p
     moved = ModelConfig(path=str(shutil.copytree(tiny_model, tmp_path / "moved")))
     elsewhere = CONFIG.model_copy(update={"output_dir": tmp_path, "data_path": "x"})
     assert train_key([write_data(tmp_path / "b.jsonl")], moved, elsewhere) == key
+    other_machine = {
+        "num_gpus": 2,
+        "accelerate_config": tmp_path / "x",
+        "checkpoint_every_min": 1,
+        "keep_checkpoints": 9,
+    }
+    assert train_key([data], model, CONFIG.model_copy(update=other_machine)) == key
+    same_step = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "gradient_checkpointing": True}
+    assert train_key([data], model, CONFIG.model_copy(update=same_step)) == key
+    assert train_key([data], model, CONFIG.model_copy(update={"per_device_train_batch_size": 4})) != key
     assert train_key([data], model, CONFIG.model_copy(update={"seed": 1})) != key
     weighed = CONFIG.model_copy(update={"data_path": {str(data): 2}})
     assert train_key([data], model, weighed) != key == train_key([tmp_path / "b.jsonl"], model, weighed)
@@ -330,12 +362,3 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(
     job = make_job(CONFIG)
     (job.work_dir / CHECKPOINTS / "checkpoint-1").mkdir(parents=True)
     assert run_job(job).kind == "done"
-
-
-def test_a_smaller_batch_keeps_the_rows_per_step_until_it_cannot_be_halved() -> None:
-    sizes = []
-    config: TrainConfig | None = TrainConfig(per_device_train_batch_size=8, gradient_accumulation_steps=3)
-    while config is not None:
-        sizes.append((config.per_device_train_batch_size, config.gradient_accumulation_steps))
-        config = with_smaller_batch(config)
-    assert sizes == [(8, 3), (4, 6), (2, 12), (1, 24)]
