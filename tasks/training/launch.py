@@ -40,6 +40,7 @@ from tasks.training.job import (
     TrainEvent,
     TrainProgress,
 )
+from tasks.training.lora import with_form_of_init
 
 _POLL_S = 0.1
 _DYING_S = 2.0
@@ -69,13 +70,17 @@ class AdapterRef(Ref):
 
 def train_key(data: Sequence[Path], model: ModelConfig, config: TrainConfig) -> str:
     """Hash of all that decides the weights: what the files hold, never where they are."""
+    config = with_form_of_init(config)
     identity: dict[str, Any] = {
         "data": [content_hash(path) for path in data],
         "model": model_fingerprint(model),
         "config": config.model_dump(
-            mode="json", exclude={"data_path", "output_dir", "dry_run", "gradient_checkpointing"}
+            mode="json",
+            exclude={"data_path", "output_dir", "dry_run", "gradient_checkpointing", "report_to", "init_adapter"},
         ),
     }
+    if config.init_adapter is not None:
+        identity["init_adapter"] = content_hash(config.init_adapter)
     weights = [config.weight(path) for path in data]
     if any(weight != 1 for weight in weights):
         identity["weights"] = weights
@@ -129,10 +134,12 @@ def train_adapter(
         on_progress: called after each step, in this thread.
 
     Raises:
+        AdapterFormError: the adapter that it should go on from is not there, or has another form.
         TrainingRefusedError: data, config or output folder are not fit to train with.
         TrainingError: the process failed, or another one trains the same.
     """
     check_writable(output_dir)
+    config = with_form_of_init(config)
     output_dir = output_dir.expanduser().absolute()
     work_dir = output_dir.with_name(f".{output_dir.name}.work-{train_key(data, model, config)}")
     with _one_at_a_time(work_dir) as lock:

@@ -10,10 +10,17 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.training.config import TrainConfig
-from tasks.training.job import CHECKPOINTS, OUTCOME_FILE, Job, Outcome, TrainCounts
+from tasks.training.job import BEST_WEIGHTS, CHECKPOINTS, OUTCOME_FILE, Job, Outcome, TrainCounts
+
+if TYPE_CHECKING:
+    from tasks.training.audit import Audit
+    from tasks.training.log import Entry
+    from tasks.training.step_trainer import StepTrainer
 
 _PR_SET_PDEATHSIG = 1
 
@@ -63,7 +70,9 @@ def run_job(job: Job) -> Outcome:
 
     from tasks.dataset.rows import DataFileError
     from tasks.engines.chat_tokens import TemplateArgsError
-    from tasks.training.publish import UnusableWeightsError
+    from tasks.training.lora import AdapterFormError
+    from tasks.training.proof import UnusableWeightsError
+    from tasks.training.split import TooFewProblemsError
     from tasks.training.step_trainer import NoMemoryLeftError
     from tasks.training.token_data import NothingToTrainError
 
@@ -71,7 +80,7 @@ def run_job(job: Job) -> Outcome:
         return Outcome(kind="done", counts=_train(job))
     except (torch.OutOfMemoryError, NoMemoryLeftError) as error:
         return Outcome(kind="out_of_memory", message=_too_large(error, job.config))
-    except (DataFileError, NothingToTrainError, TemplateArgsError) as error:
+    except (DataFileError, NothingToTrainError, TooFewProblemsError, TemplateArgsError, AdapterFormError) as error:
         return Outcome(kind="refused", message=str(error))
     except UnusableWeightsError as error:
         return Outcome(kind="failed", message=str(error))
@@ -92,23 +101,41 @@ def _train(job: Job) -> TrainCounts:
     from tasks.engines.chat_tokens import check_template_args, end_of_turn_id
     from tasks.engines.policies import quiet_transformers
     from tasks.training.audit import audit
+    from tasks.training.log import entries
     from tasks.training.publish import publish_model
     from tasks.training.token_data import token_data
     from tasks.training.token_rows import TokenRows
     from tasks.training.trainer import last_checkpoint, make_trainer
+    from tasks.training.validation import BestWeights
 
     quiet_transformers()
     tokenizer = AutoTokenizer.from_pretrained(job.model_folder, trust_remote_code=job.trust_remote_code)
     check_template_args(tokenizer, job.chat_template_args)
     tokens = token_data(job.data, job.model_folder, tokenizer, job.chat_template_args, job.config)
     end = end_of_turn_id(tokenizer, job.chat_template_args)
-    found, picked = audit(tokens, job.data, tokenizer, end, job.config)
-    trainer = make_trainer(job, tokenizer, TokenRows(tokens, job.data, picked))
+    found, split = audit(tokens, job.data, tokenizer, end, job.config)
+    rows = TokenRows(tokens, job.data, split.training)
+    validation = TokenRows(tokens, job.data, split.validation) if len(split.validation) else None
+    best = BestWeights(job.work_dir / BEST_WEIGHTS) if job.config.load_best_model_at_end else None
+    trainer = make_trainer(job, tokenizer, rows, validation, best)
     trainer.train(resume_from_checkpoint=last_checkpoint(job.work_dir / CHECKPOINTS))
-    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    published_step = trainer.state.global_step
+    if best is not None and best.point is not None and best.point.step != published_step:
+        best.restore(trainer.model)
+        published_step = best.point.step
+    log = entries(trainer.state.log_history)
+    counts = _counts(job, found, trainer, log, published_step)
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
-        publish_model(job, model, trainer.processing_class, trainer.args, losses)
+        publish_model(job, model, trainer.processing_class, trainer.args, found, counts, log)
+    return counts
+
+
+def _counts(job: Job, found: Audit, trainer: StepTrainer, log: Sequence[Entry], published_step: int) -> TrainCounts:
+    from tasks.training.log import tokens_per_second, validation_losses
+    from tasks.training.lora import form
+
+    losses = [entry["loss"] for entry in log if "loss" in entry]
     return TrainCounts(
         rows=found.rows,
         dropped_overlong=found.dropped_overlong,
@@ -116,6 +143,9 @@ def _train(job: Job) -> TrainCounts:
         steps=trainer.state.global_step,
         first_loss=losses[0],
         last_loss=losses[-1],
+        tokens_per_second=tokens_per_second(log),
+        form=form(job.config),
+        validation=validation_losses(log, published_step),
         out_of_memory=trainer.out_of_memory,
     )
 

@@ -6,43 +6,58 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from pydantic import BaseModel
-from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from tasks.engines.policies import pick_device, pick_dtype
 from tasks.training.config import TrainConfig
-from tasks.training.job import CHECKPOINTS, PROGRESS_FILE, Job, TrainProgress
+from tasks.training.job import CHECKPOINTS, PROGRESS_FILE, TRAIN_LOG, Job, TrainProgress
+from tasks.training.log import TrainLog
+from tasks.training.lora import load_model
 from tasks.training.step_trainer import StepTrainer
 from tasks.training.steps import StepPlan
 from tasks.training.token_rows import TokenRows
+from tasks.training.trackers import open_trackers
+from tasks.training.validation import BestWeights, Validation
 
 _CHECKPOINT_SHARE = 0.1
 """A checkpoint after each such share of the steps: what a crash costs at most."""
 
 
-def make_trainer(job: Job, tokenizer: Any, rows: TokenRows) -> StepTrainer:
-    """The trainer of a job, ready to start or to resume."""
+def make_trainer(
+    job: Job, tokenizer: Any, rows: TokenRows, validation: TokenRows | None, best: BestWeights | None
+) -> StepTrainer:
+    """The trainer of a job, ready to start or to resume.
+
+    Args:
+        validation: rows whose loss is looked at; None: there are none.
+        best: keeps the weights with the least loss on them, if they are wanted.
+    """
     device = pick_device(job.config.num_gpus)
     dtype = pick_dtype(device)
     arguments = _arguments(job.config, job.work_dir / CHECKPOINTS, device, dtype)
     progress = _ProgressFile(job.work_dir / PROGRESS_FILE)
-    return StepTrainer(
-        plan=StepPlan(
-            num_rows=len(rows),
-            rows_per_step=rows_per_device(job.config) * arguments.world_size,
-            num_epochs=job.config.num_train_epochs,
-            seed=job.config.seed,
-        ),
+    plan = StepPlan(
+        num_rows=len(rows),
+        rows_per_step=rows_per_device(job.config) * arguments.world_size,
+        num_epochs=job.config.num_train_epochs,
+        seed=job.config.seed,
+    )
+    trainer = StepTrainer(
+        plan=plan,
         rows=rows,
+        validation=validation,
         most_tokens=tokens_at_once(job.config, int(rows.lengths.max()), device),
         pad_id=tokenizer.pad_token_id or 0,
         on_out_of_memory=progress.write,
-        model=_model(job, dtype),
+        model=load_model(job, dtype, device),
         args=arguments,
         processing_class=tokenizer,
-        callbacks=[progress],
+        callbacks=[progress, TrainLog(job.work_dir / TRAIN_LOG, open_trackers(job))],
     )
+    if validation is not None:
+        trainer.add_callback(Validation(trainer, plan.steps_per_epoch, best))
+    return trainer
 
 
 def rows_per_device(config: TrainConfig) -> int:
@@ -63,26 +78,6 @@ def last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end: the trainer's state is its last file."""
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
-
-
-def _model(job: Job, dtype: torch.dtype) -> Any:
-    """The base model in the precision that the device computes in, and an adapter in fp32.
-
-    Steps of the optimizer are too small for bf16: most of them would be lost in rounding. So what is trained is fp32,
-    and computed with in the model's precision; what is frozen never is.
-    """
-    torch.manual_seed(job.config.seed)
-    model = AutoModelForCausalLM.from_pretrained(
-        job.model_folder,
-        dtype=dtype if job.config.use_lora else torch.float32,
-        trust_remote_code=job.trust_remote_code,
-    )
-    if not job.config.use_lora:
-        return model
-    lora = LoraConfig(
-        r=job.config.lora_r, lora_alpha=job.config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    return get_peft_model(model, lora)
 
 
 def _arguments(config: TrainConfig, folder: Path, device: torch.device, dtype: torch.dtype) -> TrainingArguments:
