@@ -137,6 +137,12 @@ class RunConfig(BaseModel):
         names = self.play.policy_names
         return {name: folder / name if len(names) > 1 else folder for name in names}
 
+    def train_of(self, policy: str) -> TrainConfig:
+        """How a policy is trained: where earlier adapters are named, it goes on from its own."""
+        if self.train.init_adapter is None:
+            return self.train
+        return self.train.model_copy(update={"init_adapter": self.adapters_in(self.train.init_adapter)[policy]})
+
     def resolved(self) -> Tree:
         """The whole tree as plain data, with the folders that were derived."""
         folders = {"collect": {"data_dir": str(self.data_dir)}, "train": {"output_dir": str(self.output_dir)}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,12 +13,14 @@ from tasks.dataset.select import check_agent_ratios
 from tasks.engines import engine_kind
 from tasks.engines.chat_tokens import check_template_of
 from tasks.engines.config import ModelConfig
-from tasks.engines.model_files import model_fingerprint, resolve_model
+from tasks.engines.model_files import check_base, resolve_model
 from tasks.engines.scripted import scripted_engine
 from tasks.engines.vllm.available import check_vllm
 from tasks.rollout.collection import Collection
 from tasks.training.config import TrainConfig
 from tasks.training.launch import check_writable
+from tasks.training.lora import check_form
+from tasks.training.trackers import check_trackers
 
 MIN_FREE_BYTES = 200 * 1024**2
 
@@ -79,8 +80,15 @@ def check_training(config: RunConfig) -> None:
         )
     _check_model(config.model)
     check_devices(config.train)
-    for folder in config.adapter_dirs.values():
+    for policy, folder in config.adapter_dirs.items():
         check_writable(folder)
+        check_form(config.train_of(policy), config.model, folder)
+    check_trackers(config.train.report_to)
+    if config.train.use_dora and config.evaluate.num_problems and engine_kind(config.engine) in ("vllm", "openai_http"):
+        raise ValueError(
+            "train.use_dora: vLLM cannot serve DoRA adapters, so the result could not be compared; pass "
+            "--engine.kind in_process, or --evaluate.num_problems 0"
+        )
     if len(config.adapter_dirs) > 1 and (config.output_dir / "training_args.bin").is_file():
         raise FolderError(
             f"train.output_dir: {config.output_dir} holds a trained model, and the policies would be put inside of it; "
@@ -154,27 +162,7 @@ def _check_adapter(folder: Path, config: RunConfig) -> None:
             f"evaluate.adapter_dir: {folder} holds no adapter_config.json; give the folder that a training wrote"
         )
     if config.engine.kind not in ("openai_http", "scripted"):  # these do not play model.path
-        _check_base(folder, config.model)
-
-
-def _check_base(folder: Path, model: ModelConfig) -> None:
-    """See that an adapter was trained on this model. A base that is gone from here is known by its name alone."""
-    try:
-        base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
-    except FileNotFoundError:  # a whole model
-        return
-    played = resolve_model(model)
-    if not base or base == model.path or Path(base) == played:
-        return
-    if (Path(base) / "config.json").is_file():
-        same = model_fingerprint(ModelConfig(path=base)) == model_fingerprint(model)
-    else:
-        same = Path(base).name in {Path(model.path).name, played.name}
-    if not same:
-        raise ValueError(
-            f"evaluate.adapter_dir: {folder} was trained on {base}, but model.path is {model.path}; "
-            f"pass --model.path {base}"
-        )
+        check_base(folder, config.model, "evaluate.adapter_dir")
 
 
 def check_data_folder(folder: Path) -> None:

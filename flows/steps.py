@@ -99,7 +99,7 @@ class Steps:
         config = self.config
         folder = (folder or config.output_dir).absolute()
         resolved = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
-        adapter = bring_folder(self._call(train, data, config.model, config.train, folder, resolved), folder)
+        adapter = bring_folder(self._call(train, data, config.model, config.train_of(policy), folder, resolved), folder)
         self.note(
             trained={**self.summary.trained, policy: adapter.counts},
             audits={**self.summary.audits, **({policy: adapter.audit} if adapter.audit else {})},

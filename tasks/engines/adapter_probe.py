@@ -61,7 +61,8 @@ class Probe:
 def make_probe(model: ModelConfig, adapters: Mapping[str, Path]) -> Probe:
     """Compute a probe with transformers on the CPU, where it takes no memory from a server's GPU.
 
-    Weights keep the precision that they have on disk, so it takes as much memory as the files are large.
+    Weights keep the precision that they have on disk, so it takes as much memory as the files are large. A folder that
+    holds a whole model in place of an adapter is loaded as that.
 
     Raises:
         ValueError: the model or an adapter cannot be loaded.
@@ -71,7 +72,7 @@ def make_probe(model: ModelConfig, adapters: Mapping[str, Path]) -> Probe:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from tasks.engines.chat_tokens import encode, prompt_token_ids
-    from tasks.engines.model_files import quiet_transformers, resolve_model
+    from tasks.engines.model_files import is_lora, quiet_transformers, resolve_model
 
     quiet_transformers()
     folder = resolve_model(model)
@@ -89,6 +90,12 @@ def make_probe(model: ModelConfig, adapters: Mapping[str, Path]) -> Probe:
     base = logprobs(bare)
     with_adapter = {}
     for name, path in adapters.items():
+        if not is_lora(path):
+            whole: Any = AutoModelForCausalLM.from_pretrained(
+                path, dtype="auto", trust_remote_code=model.trust_remote_code
+            )
+            with_adapter[name] = logprobs(whole.eval())
+            continue
         try:
             adapted = PeftModel.from_pretrained(bare, path).eval()
         except (KeyError, TypeError, OSError, RuntimeError, ValueError) as error:

@@ -6,6 +6,7 @@ Comes in: `ModelConfig`. Goes out: a folder that transformers can load, and a ha
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -79,6 +80,32 @@ def model_fingerprint(model: ModelConfig) -> str:
 def is_lora(folder: Path) -> bool:
     """Whether a trained model's folder holds an adapter, and not a whole model."""
     return (folder / ADAPTER_CONFIG).is_file()
+
+
+def check_base(folder: Path, model: ModelConfig, key: str) -> None:
+    """See that an adapter was trained on this model. A base that is gone from here is known by its name alone.
+
+    Args:
+        key: of the config, which names the adapter's folder.
+
+    Raises:
+        ValueError: it was trained on another one.
+    """
+    try:
+        base = json.loads((folder / ADAPTER_CONFIG).read_text()).get("base_model_name_or_path")
+    except FileNotFoundError:  # a whole model
+        return
+    given = resolve_model(model)
+    if not base or base == model.path or Path(base) == given:
+        return
+    if (Path(base) / "config.json").is_file():
+        same = model_fingerprint(ModelConfig(path=base)) == model_fingerprint(model)
+    else:
+        same = Path(base).name in {Path(model.path).name, given.name}
+    if not same:
+        raise ValueError(
+            f"{key}: {folder} was trained on {base}, but model.path is {model.path}; pass --model.path {base}"
+        )
 
 
 def model_files(folder: Path) -> list[Path]:

@@ -13,14 +13,18 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+CARD_NAME = "README.md"
+"""A model's card. It is rewritten when there is more to tell of its folder, which stays the same."""
+
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's files with their names."""
+    """SHA-256 of a file, or of a folder's files with their names; a card in it does not count."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     total = hashlib.sha256()
-    for part in sorted(p for p in path.rglob("*") if p.is_file()):
+    cards = {path / CARD_NAME, *path.glob(f".{CARD_NAME}.*.tmp")}  # the others are what a kill left of a new one
+    for part in sorted(p for p in path.rglob("*") if p.is_file() and p not in cards):
         total.update(f"{part.relative_to(path)} {content_hash(part)}\n".encode())
     return total.hexdigest()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from rich.console import Group
 from rich.padding import Padding
@@ -19,6 +20,7 @@ from rich.text import Text
 
 from tasks.training.config import TrainConfig
 from tasks.training.mixing import Indices, rows_of_pass
+from tasks.training.split import RowSplit, held_back
 from tasks.training.token_data import SampledRow, TokenData
 
 if TYPE_CHECKING:
@@ -78,6 +80,15 @@ class SentCheck(_Model):
     """No journal with token ids is beside the data file, or the row was not collected."""
 
 
+class HeldBack(_Model):
+    """Problems that are not trained on, to see the loss on them."""
+
+    problems: int
+    rows: int
+    trained_problems: int
+    """Those that are trained on."""
+
+
 class Audit(_Model):
     """What one pass over the data trains."""
 
@@ -96,18 +107,20 @@ class Audit(_Model):
     earlier_replies: int
     samples: list[AuditedRow]
     sent: SentCheck = SentCheck()
+    validation: HeldBack | None = None
 
 
 def audit(
     tokens: TokenData, data: Sequence[Path], tokenizer: PreTrainedTokenizerBase, end: int, config: TrainConfig
-) -> tuple[Audit, Indices]:
-    """Count and sample. The second are the rows of one pass over the data, as indices into the token rows.
+) -> tuple[Audit, RowSplit]:
+    """Count and sample what is trained, and say which of the token rows that is.
 
     Args:
         end: the token that ends a turn.
 
     Raises:
         NothingToTrainError: the weights leave no row.
+        TooFewProblemsError: there are not enough to hold some of them back.
     """
     import pyarrow.compute as pc
 
@@ -116,7 +129,12 @@ def audit(
     prompt_of = distinct.column("prompt_length").to_numpy()
     file_of = distinct.column("file").to_numpy()
     ends_of = np.concatenate([_last(chunk) for chunk in distinct.column("labels").chunks]) == end
-    picked = rows_of_pass(file_of, [config.weight(path) for path in data], config.seed)
+    problem_of = distinct.column("problem").to_numpy()
+    is_held_back = np.zeros(len(file_of), dtype=np.bool_)
+    if config.validation_share:
+        is_held_back = held_back(problem_of, config.validation_share, config.seed)
+    weights = [config.weight(path) for path in data]
+    picked = rows_of_pass(file_of, weights, config.seed, left_out=is_held_back)
     lengths, prompts = length_of[picked], prompt_of[picked]
     counts = tokens.counts
     found = Audit(
@@ -129,7 +147,7 @@ def audit(
             FileShare(
                 name=path.name,
                 rows=int((file_of == i).sum()),
-                weight=config.weight(path),
+                weight=weights[i],
                 trained=int((file_of[picked] == i).sum()),
             )
             for i, path in enumerate(data)
@@ -141,10 +159,19 @@ def audit(
         earlier_replies=counts.earlier_replies,
         samples=[
             _shown(tokens.rows[sample.index], f"{data[sample.file].name}:{sample.number}", sample.agent_name, tokenizer)
-            for sample in _spread_out(counts.samples)
+            for sample in _spread_out([sample for sample in counts.samples if not is_held_back[sample.index]])
         ],
+        validation=_held_back(problem_of, is_held_back) if config.validation_share else None,
     )
-    return found, picked
+    return found, RowSplit(training=picked, validation=np.flatnonzero(is_held_back))
+
+
+def _held_back(problem_of: Indices, is_held_back: NDArray[np.bool_]) -> HeldBack:
+    return HeldBack(
+        problems=len(np.unique(problem_of[is_held_back])),
+        rows=int(is_held_back.sum()),
+        trained_problems=len(np.unique(problem_of[~is_held_back])),
+    )
 
 
 def _spread_out(samples: Sequence[SampledRow]) -> list[SampledRow]:
@@ -182,6 +209,12 @@ def audit_rows(found: Audit) -> Iterator[tuple[str, str]]:
         for share in found.files:
             weight = "" if share.weight == 1 else f", weight {share.weight:g}: {share.trained:,} in a pass"
             yield f"  of {share.name}", f"{share.rows:,}{weight}"
+    if found.validation:
+        held = found.validation
+        yield (
+            "held back to validate",
+            f"{held.rows:,} rows of {held.problems:,} problems; {held.trained_problems:,} problems are trained on",
+        )
     yield (
         "tokens with a loss",
         f"{found.trained_tokens:,} of {found.tokens:,} ({found.trained_tokens / found.tokens:.1%})",

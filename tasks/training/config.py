@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MAX_WEIGHT = 1000
 """Of a data file: how often each of its rows is trained on in one pass; less than 1 is a share of the rows."""
@@ -54,6 +54,26 @@ class TrainConfig(BaseModel):
     lora_alpha: int = Field(
         16, ge=1, le=4096, description="Scale of the adapter: its effect counts lora_alpha / lora_r."
     )
+    use_dora: bool = Field(
+        False,
+        description="Train the length of each weight vector as well (DoRA): often better at small ranks, and slower. "
+        "vLLM cannot serve such adapters; with train.merge it serves the merged model.",
+    )
+    use_rslora: bool = Field(
+        False,
+        description="Let the effect count lora_alpha / sqrt(lora_r): large ranks then learn as fast as small ones.",
+    )
+    quantization: Literal["none", "4bit"] = Field(
+        "none", description="4bit: hold the base in 4 bits (QLoRA), a quarter of the memory of its weights."
+    )
+    init_adapter: Path | None = Field(
+        None,
+        description="Go on from the adapter in this folder, in its form, instead of beginning a new one; with several "
+        "policies, from their folders in it.",
+    )
+    merge: bool = Field(
+        False, description="Publish base + adapter as a whole model as well, in the folder merged beside the adapter."
+    )
     max_length: int = Field(4096, ge=8, description="Most tokens of a row, prompt and reply.")
     on_overlong: Literal["drop", "error", "truncate"] = Field(
         "drop",
@@ -69,6 +89,23 @@ class TrainConfig(BaseModel):
         "after each tenth of the steps, where writing them takes less than a twentieth of the time.",
     )
     keep_checkpoints: int = Field(2, ge=1, le=100, description="How many of the newest checkpoints are kept.")
+    validation_share: float = Field(
+        0,
+        ge=0,
+        le=0.5,
+        description="Share of the problems whose rows are held back from training; the loss on them is measured before "
+        "the first step, after each pass and after the last step.",
+    )
+    load_best_model_at_end: bool = Field(
+        False,
+        description="Publish the weights that had the least loss on the validation problems, not the last ones.",
+    )
+    report_to: list[Literal["tensorboard", "trackio", "wandb"]] = Field(
+        [],
+        description="Where losses are shown beside train_log.jsonl. tensorboard: files in <output_dir>-tensorboard; "
+        "trackio: on this machine, unless TRACKIO_SPACE_ID is set; wandb: sent where WANDB_API_KEY is set, else kept "
+        "in ./wandb.",
+    )
     dry_run: bool = Field(
         False, description="For flows.train_only: show what would be trained, in how many steps, and train nothing."
     )
@@ -98,6 +135,27 @@ class TrainConfig(BaseModel):
     def rows_per_step(self) -> int:
         """Rows that change the weights once, on all devices together."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if not self.use_lora:
+            for key, is_set in (
+                ("use_dora", self.use_dora),
+                ("use_rslora", self.use_rslora),
+                ("quantization", self.quantization != "none"),
+                ("init_adapter", self.init_adapter is not None),
+                ("merge", self.merge),
+            ):
+                if is_set:
+                    raise ValueError(
+                        f"train.{key}: it is for adapters, and train.use_lora is false; leave one of the two out"
+                    )
+        if self.load_best_model_at_end and not self.validation_share:
+            raise ValueError(
+                "train.load_best_model_at_end: the best is that on validation problems, and there are none; pass "
+                "--train.validation_share 0.1, or leave it out"
+            )
+        return self
 
     def weight(self, path: Path) -> float:
         """How often each row of a file is trained on in one pass, where `data_path` names it."""

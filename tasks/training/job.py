@@ -17,6 +17,12 @@ LOG_FILE = "train.log"
 PROGRESS_FILE = "progress.jsonl"
 OUTCOME_FILE = "outcome.json"
 CHECKPOINTS = "checkpoints"
+BEST_WEIGHTS = "best"
+
+TRAIN_LOG = "train_log.jsonl"
+LOSS_CURVE = "loss_curve.png"
+MERGED = "merged"
+"""Of the model folder; the last is a folder with a whole model."""
 
 
 class Job(BaseModel):
@@ -93,6 +99,37 @@ TrainEvent = Annotated[TrainProgress | OutOfMemory | Resumed, Field(discriminato
 """A line of progress.jsonl."""
 
 
+class ValidationPoint(BaseModel):
+    """The loss on what is not trained on, with the weights after a step."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: int
+    """0: before the first one."""
+    loss: float
+    """Mean over the trained tokens of all validation rows, in nats."""
+
+
+class ValidationLosses(BaseModel):
+    """The loss on what is not trained on, from first to last."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first: ValidationPoint
+    best: ValidationPoint
+    """The least after a step."""
+    last: ValidationPoint
+    published: ValidationPoint
+    """That of the weights that were published."""
+
+    def __str__(self) -> str:
+        shown = f"{self.first.loss:.3f} -> {self.last.loss:.3f}"
+        if self.best.step == self.last.step:
+            return shown
+        published = ", published" if self.published.step == self.best.step else ""
+        return f"{shown} (best {self.best.loss:.3f}, after step {self.best.step:,}{published})"
+
+
 class TrainCounts(BaseModel):
     """What a finished training did."""
 
@@ -108,6 +145,11 @@ class TrainCounts(BaseModel):
     first_loss: float
     last_loss: float
     """Loss of the first and of the last step."""
+    tokens_per_second: float
+    """Tokens read in a second of its steps, prompts included, on all devices."""
+    form: str
+    """What was trained, in words: `LoRA, rank 64, alpha 16`."""
+    validation: ValidationLosses | None = None
     out_of_memory: list[OutOfMemory] = []
     """Each time that less was read at once, since the process that finished the training began."""
 

@@ -41,6 +41,7 @@ from tasks.training.job import (
     TrainCounts,
     TrainEvent,
 )
+from tasks.training.lora import with_form_of_init
 from tasks.training.ranks import RANK_VARIABLES
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ _NOT_OF_THE_WEIGHTS = {
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "gradient_checkpointing",
+    "report_to",
+    "init_adapter",  # what it holds counts, not where it is
 }
 """Settings that may differ when a training is resumed."""
 _EVENT: TypeAdapter[TrainEvent] = TypeAdapter(TrainEvent)
@@ -88,12 +91,15 @@ class AdapterRef(Ref):
 
 def train_key(data: Sequence[Path], model: ModelConfig, config: TrainConfig) -> str:
     """Hash of all that decides the weights: what the files hold, never where they are."""
+    config = with_form_of_init(config)
     identity: dict[str, Any] = {
         "data": [content_hash(path) for path in data],
         "model": model_fingerprint(model),
         "config": config.model_dump(mode="json", exclude=_NOT_OF_THE_WEIGHTS),
         "rows_per_step": config.rows_per_step,
     }
+    if config.init_adapter is not None:
+        identity["init_adapter"] = content_hash(config.init_adapter)
     weights = [config.weight(path) for path in data]
     if any(weight != 1 for weight in weights):
         identity["weights"] = weights
@@ -147,10 +153,12 @@ def train_adapter(
         on_progress: told of each step, and of what happens between steps, in this thread.
 
     Raises:
+        AdapterFormError: the adapter that it should go on from is not there, or has another form.
         TrainingRefusedError: data, config or output folder are not fit to train with.
         TrainingError: the process failed, or another one trains the same.
     """
     check_writable(output_dir)
+    config = with_form_of_init(config)
     output_dir = output_dir.expanduser().absolute()
     work_dir = output_dir.with_name(f".{output_dir.name}.work-{train_key(data, model, config)}")
     with _one_at_a_time(work_dir) as lock:

@@ -12,20 +12,27 @@ from tasks.training.token_data import NothingToTrainError
 Indices = NDArray[np.int64]
 
 
-def rows_of_pass(file_of_row: Indices, weights: Sequence[float], seed: int) -> Indices:
+def rows_of_pass(
+    file_of_row: Indices, weights: Sequence[float], seed: int, left_out: NDArray[np.bool_] | None = None
+) -> Indices:
     """Each row of a file as often as the file's weight says; 2.5 is twice each row, and half of them a third time.
 
     Args:
         file_of_row: for each row the index of its file.
         weights: of the files.
         seed: draws the rows that come once more than others.
+        left_out: which rows are not to be trained on, whatever the weights; by default none.
 
     Raises:
         NothingToTrainError: the weights leave no row.
     """
+    kept = np.ones(len(file_of_row), dtype=np.bool_) if left_out is None else ~left_out
     if all(weight == 1 for weight in weights):
-        return np.arange(len(file_of_row))
-    parts = [_picked(np.flatnonzero(file_of_row == file), weight, [seed, file]) for file, weight in enumerate(weights)]
+        return np.flatnonzero(kept)
+    parts = [
+        _picked(np.flatnonzero(kept & (file_of_row == file)), weight, [seed, file])
+        for file, weight in enumerate(weights)
+    ]
     rows = np.concatenate(parts)
     if not len(rows):
         shown = ", ".join(f"{weight:g}" for weight in weights)

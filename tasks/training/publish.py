@@ -1,87 +1,72 @@
-"""The model folder: checked, then published with exactly the files that it promises.
+"""The model folder: proven, then published with exactly the files that it promises.
 
 With LoRA: config.json adapter_config.json adapter_model.safetensors tokenizer_config.json special_tokens_map.json
 tokenizer.json training_args.bin; with a full fine-tune model.safetensors instead of the two adapter files. Beside them
-loss_curve.png and run_config.yaml.
+README.md (the card), loss_curve.png, train_log.jsonl and run_config.yaml and, where it is asked for, the folder merged.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from tasks.rollout.artifact import publish_folder
-from tasks.training.job import Job
+from tasks.rollout.artifact import CARD_NAME, publish_folder
+from tasks.training.audit import Audit
+from tasks.training.card import card
+from tasks.training.curve import draw_loss
+from tasks.training.job import LOSS_CURVE, MERGED, TRAIN_LOG, Job, TrainCounts
+from tasks.training.log import Entry, write_log
+from tasks.training.merge import write_merged
+from tasks.training.proof import ADAPTER_WEIGHTS, MODEL_WEIGHTS, prove
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-RUN_FILES = ("training_args.bin", "loss_curve.png", "run_config.yaml")
-LORA_FILES = ("config.json", "adapter_config.json", "adapter_model.safetensors", *TOKENIZER_FILES, *RUN_FILES)
-FULL_FILES = ("config.json", "model.safetensors", *TOKENIZER_FILES, *RUN_FILES)
+RUN_FILES = ("training_args.bin", LOSS_CURVE, TRAIN_LOG, "run_config.yaml", CARD_NAME)
+LORA_FILES = ("config.json", "adapter_config.json", ADAPTER_WEIGHTS, *TOKENIZER_FILES, *RUN_FILES)
+FULL_FILES = ("config.json", MODEL_WEIGHTS, *TOKENIZER_FILES, *RUN_FILES)
 
 
-class UnusableWeightsError(RuntimeError):
-    """The training ended with weights that must not be published."""
-
-
-def publish_model(job: Job, model: Any, tokenizer: Any, training_args: Any, losses: Sequence[float]) -> None:
-    """Write the model folder at `job.output_dir`, whole or not at all. `losses`: one per step.
+def publish_model(
+    job: Job,
+    model: Any,
+    tokenizer: Any,
+    training_args: Any,
+    found: Audit,
+    counts: TrainCounts,
+    log: Sequence[Entry],
+) -> None:
+    """Write the model folder at `job.output_dir`, whole or not at all.
 
     Raises:
-        UnusableWeightsError: weights are NaN or infinite, or nothing has changed.
+        UnusableWeightsError: weights are NaN or infinite, or nothing has changed; see `prove`.
     """
-    trained = _trained_weights(model, job)
-    _check_finite(trained)
-    _check_changed(trained, job)
-    files = LORA_FILES if job.config.use_lora else FULL_FILES
+    files = list(LORA_FILES if job.config.use_lora else FULL_FILES)
     with publish_folder(job.output_dir) as folder, TemporaryDirectory(dir=job.work_dir) as scratch_name:
         scratch = Path(scratch_name)
         _save_weights(model, scratch, job)
+        effect = prove(scratch, job)
+        if job.config.merge:
+            write_merged(scratch, job, tokenizer, scratch / MERGED)
+            files.append(MERGED)
         _save_tokenizer(tokenizer, scratch)
         torch.save(training_args, scratch / "training_args.bin")
-        _save_loss_curve(losses, scratch / "loss_curve.png")
+        write_log(log, scratch / TRAIN_LOG)
+        draw_loss(log, scratch / LOSS_CURVE, _step_of_the_best(counts))
         (scratch / "run_config.yaml").write_text(job.run_config, encoding="utf-8")
-        for name in files:  # the libraries write more (model cards, templates), and other things in other versions
-            (folder / name).write_bytes((scratch / name).read_bytes())
+        (scratch / CARD_NAME).write_text(card(job, found, counts, effect), encoding="utf-8")
+        for name in files:  # the libraries write more (templates, other cards), and other things in other versions
+            shutil.move(scratch / name, folder / name)
 
 
-def _trained_weights(model: Any, job: Job) -> Mapping[str, Tensor]:
-    if not job.config.use_lora:
-        return dict(model.state_dict())
-    from peft import get_peft_model_state_dict
-
-    return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
-
-
-def _check_finite(weights: Mapping[str, Tensor]) -> None:
-    broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
-    if broken:
-        raise UnusableWeightsError(
-            f"{len(broken)} of {len(weights)} trained tensors are NaN or infinite ({broken[0]}); "
-            "nothing was published. Lower train.learning_rate."
-        )
-
-
-def _check_changed(weights: Mapping[str, Tensor], job: Job) -> None:
-    changed: Iterable[bool]
-    if job.config.use_lora:  # B starts at zero, and with it the adapter's whole effect
-        changed = (bool(value.any()) for name, value in weights.items() if "lora_B" in name)
-    else:
-        from transformers import AutoModelForCausalLM
-
-        base = AutoModelForCausalLM.from_pretrained(
-            job.model_folder, dtype=torch.float32, trust_remote_code=job.trust_remote_code
-        ).state_dict()
-        changed = (not torch.equal(value.cpu(), base[name]) for name, value in weights.items())
-    if not any(changed):
-        raise UnusableWeightsError(
-            "training left every weight as it was; nothing was published. Raise train.learning_rate."
-        )
+def _step_of_the_best(counts: TrainCounts) -> int | None:
+    """After which step the published weights were had, if it is not the last one."""
+    losses = counts.validation
+    return losses.published.step if losses and losses.published.step != losses.last.step else None
 
 
 def _save_weights(model: Any, folder: Path, job: Job) -> None:
@@ -100,14 +85,3 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """With the chat template inside tokenizer_config.json, where every reader finds it."""
     tokenizer.save_pretrained(folder, save_jinja_files=False)
     (folder / "special_tokens_map.json").write_text(json.dumps(tokenizer.special_tokens_map, indent=2))
-
-
-def _save_loss_curve(losses: Sequence[float], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(range(1, len(losses) + 1), losses, marker="." if len(losses) < 50 else None)
-    axes.set(xlabel="step", ylabel="loss per reply token (nats)", title="Training loss")
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)

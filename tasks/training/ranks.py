@@ -12,7 +12,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.training.accelerate_config import AccelerateConfig, read_accelerate_config
+from tasks.training.accelerate_config import AccelerateConfig, AccelerateConfigError, read_accelerate_config
 from tasks.training.config import TrainConfig
 
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -48,7 +48,7 @@ def num_processes(config: TrainConfig) -> int:
     """How many processes share a step on this machine: never more than it has rows.
 
     Raises:
-        AccelerateConfigError: see `read_accelerate_config`.
+        AccelerateConfigError: see `read_accelerate_config`; or it does not go with another setting.
         NoGpuError: the file is for GPUs, and there are none.
     """
     file = read_accelerate_config(config.accelerate_config) if config.accelerate_config else None
@@ -58,8 +58,27 @@ def num_processes(config: TrainConfig) -> int:
         there = 0 if config.num_gpus == 0 else _visible_gpus()
     if file is not None and file.strategy != "ddp" and not there:
         raise NoGpuError(f"train.accelerate_config: {file.path} shards the model over GPUs, and none is used here")
+    if file is not None and file.strategy != "ddp":
+        _check_sharded(config, file)
     wanted = config.num_gpus or (file.num_processes if file else None) or there
     return max(1, min(wanted, there, config.rows_per_step))
+
+
+def _check_sharded(config: TrainConfig, file: AccelerateConfig) -> None:
+    """See that nothing is asked for that needs whole weights on each device.
+
+    Raises:
+        AccelerateConfigError: something is.
+    """
+    refused = {
+        "train.quantization 4bit": config.quantization == "4bit",
+        "train.load_best_model_at_end": config.load_best_model_at_end and file.strategy == "deepspeed",
+    }
+    for setting, is_asked_for in refused.items():
+        if is_asked_for:
+            raise AccelerateConfigError(
+                f"{setting}: it cannot be had with the {file.strategy} of {file.path}; leave one of the two out"
+            )
 
 
 def become_ranks(config: TrainConfig, work_dir: Path, arguments: Sequence[str]) -> str | None:

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.rollout.artifact import publish_file
 from tasks.training.config import TrainConfig
-from tasks.training.job import OUTCOME_FILE, Job, Outcome, TrainCounts
+from tasks.training.job import BEST_WEIGHTS, OUTCOME_FILE, Job, Outcome, TrainCounts
 from tasks.training.ranks import become_ranks, die_with_parent, rank
 from tasks.training.stopping import StopSignal, TrainingStopped
+
+if TYPE_CHECKING:
+    from tasks.training.audit import Audit
+    from tasks.training.log import Entry
+    from tasks.training.step_trainer import StepTrainer
 
 
 def main(job_path: Path) -> int:
@@ -72,7 +79,9 @@ def run_job(job: Job, stop: StopSignal | None = None) -> Outcome:
     from tasks.dataset.rows import DataFileError
     from tasks.engines.chat_tokens import TemplateArgsError
     from tasks.training.checkpoints import CheckpointError, is_disk_full
-    from tasks.training.publish import UnusableWeightsError
+    from tasks.training.lora import AdapterFormError
+    from tasks.training.proof import UnusableWeightsError
+    from tasks.training.split import TooFewProblemsError
     from tasks.training.step_trainer import NoMemoryLeftError
     from tasks.training.token_data import NothingToTrainError
 
@@ -80,7 +89,7 @@ def run_job(job: Job, stop: StopSignal | None = None) -> Outcome:
         return Outcome(kind="done", counts=_train(job, stop))
     except (torch.OutOfMemoryError, NoMemoryLeftError) as error:
         return Outcome(kind="out_of_memory", message=_too_large(error, job.config))
-    except (DataFileError, NothingToTrainError, TemplateArgsError) as error:
+    except (DataFileError, NothingToTrainError, TooFewProblemsError, TemplateArgsError, AdapterFormError) as error:
         return Outcome(kind="refused", message=str(error))
     except (UnusableWeightsError, CheckpointError) as error:
         return Outcome(kind="failed", message=str(error))
@@ -113,23 +122,41 @@ def _train(job: Job, stop: StopSignal | None) -> TrainCounts:
     from tasks.engines.chat_tokens import check_template_args, end_of_turn_id
     from tasks.engines.model_files import quiet_transformers
     from tasks.training.audit import audit
+    from tasks.training.log import entries
     from tasks.training.publish import publish_model
     from tasks.training.token_data import token_data
     from tasks.training.token_rows import TokenRows
     from tasks.training.trainer import make_trainer, trained_model
+    from tasks.training.validation import BestWeights
 
     quiet_transformers()
     tokenizer = AutoTokenizer.from_pretrained(job.model_folder, trust_remote_code=job.trust_remote_code)
     check_template_args(tokenizer, job.chat_template_args)
     tokens = token_data(job.data, job.model_folder, tokenizer, job.chat_template_args, job.config)
     end = end_of_turn_id(tokenizer, job.chat_template_args)
-    found, picked = audit(tokens, job.data, tokenizer, end, job.config)
-    trainer = make_trainer(job, tokenizer, TokenRows(tokens, job.data, picked), stop)
+    found, split = audit(tokens, job.data, tokenizer, end, job.config)
+    rows = TokenRows(tokens, job.data, split.training)
+    validation = TokenRows(tokens, job.data, split.validation) if len(split.validation) else None
+    best = BestWeights(job.work_dir / BEST_WEIGHTS) if job.config.load_best_model_at_end else None
+    trainer = make_trainer(job, tokenizer, rows, validation, best, stop)
     trainer.train_from_newest()
-    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    published_step = trainer.state.global_step
+    if best is not None and best.point is not None and best.point.step != published_step:
+        best.restore(trainer.model)
+        published_step = best.point.step
+    log = entries(trainer.state.log_history)
+    counts = _counts(job, found, trainer, log, published_step)
     model = trained_model(trainer, job)
     if trainer.is_world_process_zero():
-        publish_model(job, model, trainer.processing_class, trainer.args, losses)
+        publish_model(job, model, trainer.processing_class, trainer.args, found, counts, log)
+    return counts
+
+
+def _counts(job: Job, found: Audit, trainer: StepTrainer, log: Sequence[Entry], published_step: int) -> TrainCounts:
+    from tasks.training.log import tokens_per_second, validation_losses
+    from tasks.training.lora import form
+
+    losses = [entry["loss"] for entry in log if "loss" in entry]
     return TrainCounts(
         rows=found.rows,
         dropped_overlong=found.dropped_overlong,
@@ -137,6 +164,9 @@ def _train(job: Job, stop: StopSignal | None) -> TrainCounts:
         steps=trainer.state.global_step,
         first_loss=losses[0],
         last_loss=losses[-1],
+        tokens_per_second=tokens_per_second(log),
+        form=form(job.config),
+        validation=validation_losses(log, published_step),
         out_of_memory=trainer.out_of_memory,
     )
 

@@ -23,10 +23,11 @@ from torch.utils.data import DataLoader
 from tasks.training.checkpointed_trainer import CheckpointedTrainer, StepAbandoned
 from tasks.training.fused_lora import fuse_lora
 from tasks.training.job import OutOfMemory
+from tasks.training.log import VALIDATION_LOSS
 from tasks.training.mixing import Indices
 from tasks.training.packed_attention import use_packed_attention
 from tasks.training.packing import packed, padded, split_rows
-from tasks.training.publish import UnusableWeightsError
+from tasks.training.proof import UnusableWeightsError
 from tasks.training.reply_loss import use_reply_loss
 from tasks.training.steps import StepPlan, deal
 from tasks.training.token_rows import TokenRows
@@ -43,6 +44,7 @@ class StepTrainer(CheckpointedTrainer):
     """Trains a causal model, or a peft model of one, on replies. `log` also gets tokens, trained_tokens and seconds.
 
     Args:
+        validation: rows whose loss `evaluate` measures, if there are any.
         most_tokens: that one device reads at once; they are halved when they do not fit.
         pad_id: any token of the vocabulary, for models that cannot keep packed rows apart.
         on_out_of_memory: told whenever they are halved, in the first process.
@@ -54,6 +56,7 @@ class StepTrainer(CheckpointedTrainer):
         *,
         plan: StepPlan,
         rows: TokenRows,
+        validation: TokenRows | None = None,
         most_tokens: int,
         pad_id: int,
         on_out_of_memory: Callable[[OutOfMemory], None],
@@ -68,6 +71,7 @@ class StepTrainer(CheckpointedTrainer):
         self.most_tokens = most_tokens
         self.out_of_memory: list[OutOfMemory] = []
         self._plan, self._rows, self._pad_id = plan, rows, pad_id
+        self._validation = validation
         self._on_out_of_memory = on_out_of_memory
         self._step_counts: dict[str, int] = {}
         self._step_began = 0.0
@@ -211,6 +215,14 @@ class StepTrainer(CheckpointedTrainer):
         if self.accelerator.num_processes > 1:
             dist.all_reduce(total)
         return total.item() / int(rows.trained.sum())
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure and log the loss of the validation rows. A `Trainer` calls it when a callback has asked for it."""
+        assert self._validation is not None
+        found = {VALIDATION_LOSS: self.mean_loss(self._validation)}
+        self.log(found)
+        self.control.should_evaluate = False  # the end of a step is the end of a pass, too
+        return found
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As a `Trainer` does, with what the step took."""

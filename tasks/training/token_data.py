@@ -30,13 +30,14 @@ from tasks.rollout.artifact import content_hash, publish_folder
 from tasks.rollout.episode import EpisodeKey
 from tasks.training.config import TrainConfig
 from tasks.training.shorten import shortened
+from tasks.training.split import problem_number
 from tasks.training.tokenise import TokenRow, UntrainableRowError, tokenise
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-_VERSION = 2
+_VERSION = 3
 """Raise it when the same content gives other rows."""
 _ROWS_AT_ONCE = 256
 _MOST_SAMPLES = 64
@@ -95,7 +96,8 @@ class TokenData:
     """Token rows on disk, each distinct row once."""
 
     rows: Dataset
-    """input_ids, labels, prompt_length, file: index of the data file, number: line or row in it. Memory-mapped."""
+    """input_ids, labels, prompt_length, file: index of the data file, number: line or row in it, problem: see
+    `problem_number`. Memory-mapped."""
     counts: RowCounts
 
 
@@ -171,6 +173,7 @@ def _write_rows(
 
     tokens, number = pa.list_(pa.int32()), pa.int32()
     columns = {"input_ids": tokens, "labels": tokens, "prompt_length": number, "file": number, "number": number}
+    columns |= {"problem": pa.int64()}
     schema = pa.schema(list(columns.items()))
     reader = _TokenReader(data, tokenizer, template_args, config)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
@@ -182,6 +185,7 @@ def _write_rows(
                 [row.prompt_length for row in rows],
                 [at.file for _, at in batch],
                 [at.number for _, at in batch],
+                [problem_number(at.record) for _, at in batch],
             ]
             writer.write(pa.record_batch([pa.array(v, f.type) for v, f in zip(values, schema, strict=True)], schema))
     return reader.counts()

@@ -6,47 +6,68 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from pydantic import BaseModel
-from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from tasks.engines.devices import pick_device, pick_dtype
 from tasks.training.checkpoint_schedule import CheckpointSchedule
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.config import TrainConfig
-from tasks.training.job import CHECKPOINTS, PROGRESS_FILE, Job, TrainProgress
+from tasks.training.job import CHECKPOINTS, PROGRESS_FILE, TRAIN_LOG, Job, TrainProgress
+from tasks.training.log import TrainLog
+from tasks.training.lora import load_model
 from tasks.training.step_trainer import StepTrainer
 from tasks.training.steps import StepPlan
 from tasks.training.stopping import StopSignal
 from tasks.training.token_rows import TokenRows
+from tasks.training.trackers import open_trackers
+from tasks.training.validation import BestWeights, Validation
 
 
-def make_trainer(job: Job, tokenizer: Any, rows: TokenRows, stop: StopSignal | None = None) -> StepTrainer:
-    """The trainer of a job, ready to start or to resume. `stop`: ends it where it can be resumed."""
+def make_trainer(
+    job: Job,
+    tokenizer: Any,
+    rows: TokenRows,
+    validation: TokenRows | None = None,
+    best: BestWeights | None = None,
+    stop: StopSignal | None = None,
+) -> StepTrainer:
+    """The trainer of a job, ready to start or to resume.
+
+    Args:
+        validation: rows whose loss is looked at; None: there are none.
+        best: keeps the weights with the least loss on them, if they are wanted.
+        stop: ends it where it can be resumed.
+    """
     device = pick_device(job.config.num_gpus)
     dtype = pick_dtype(device)
     checkpoints = Checkpoints(job.work_dir / CHECKPOINTS, job.config.keep_checkpoints)
     arguments = _arguments(job.config, checkpoints.folder, device, dtype)
     progress = _ProgressFile(job.work_dir / PROGRESS_FILE)
-    return StepTrainer(
-        plan=StepPlan(
-            num_rows=len(rows),
-            rows_per_step=job.config.rows_per_step,
-            num_epochs=job.config.num_train_epochs,
-            seed=job.config.seed,
-        ),
+    plan = StepPlan(
+        num_rows=len(rows),
+        rows_per_step=job.config.rows_per_step,
+        num_epochs=job.config.num_train_epochs,
+        seed=job.config.seed,
+    )
+    trainer = StepTrainer(
+        plan=plan,
         rows=rows,
+        validation=validation,
         most_tokens=tokens_at_once(job.config, int(rows.lengths.max()), device),
         pad_id=tokenizer.pad_token_id or 0,
         on_out_of_memory=progress.write,
         checkpoints=checkpoints,
         schedule=CheckpointSchedule(job.config.checkpoint_every_min, stop or StopSignal()),
         on_resume=progress.write,
-        model=_model(job, dtype),
+        model=load_model(job, dtype, device),
         args=arguments,
         processing_class=tokenizer,
-        callbacks=[progress],
+        callbacks=[progress, TrainLog(job.work_dir / TRAIN_LOG, open_trackers(job))],
     )
+    if validation is not None:
+        trainer.add_callback(Validation(trainer, plan.steps_per_epoch, best))
+    return trainer
 
 
 def trained_model(trainer: StepTrainer, job: Job) -> Any:
@@ -56,7 +77,8 @@ def trained_model(trainer: StepTrainer, job: Job) -> Any:
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if not trainer.is_world_process_zero():
         return None
-    model = _model(job, pick_dtype(pick_device(job.config.num_gpus)))
+    device = pick_device(job.config.num_gpus)
+    model = load_model(job, pick_dtype(device), device)
     model.load_state_dict(weights, strict=False)  # tied weights are there once
     return model
 
@@ -68,26 +90,6 @@ def tokens_at_once(config: TrainConfig, longest: int, device: torch.device) -> i
     takes no more than the longest rows that there are.
     """
     return config.per_device_train_batch_size * (config.max_length if device.type == "cuda" else longest)
-
-
-def _model(job: Job, dtype: torch.dtype) -> Any:
-    """The base model in the precision that the device computes in, and an adapter in fp32.
-
-    Steps of the optimizer are too small for bf16: most of them would be lost in rounding. So what is trained is fp32,
-    and computed with in the model's precision; what is frozen never is.
-    """
-    torch.manual_seed(job.config.seed)
-    model = AutoModelForCausalLM.from_pretrained(
-        job.model_folder,
-        dtype=dtype if job.config.use_lora else torch.float32,
-        trust_remote_code=job.trust_remote_code,
-    )
-    if not job.config.use_lora:
-        return model
-    lora = LoraConfig(
-        r=job.config.lora_r, lora_alpha=job.config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    return get_peft_model(model, lora)
 
 
 def _arguments(config: TrainConfig, folder: Path, device: torch.device, dtype: torch.dtype) -> TrainingArguments:

@@ -18,7 +18,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
 from tasks.training.config import TrainConfig
 from tasks.training.job import PROGRESS_FILE, Job
-from tasks.training.publish import UnusableWeightsError
+from tasks.training.proof import UnusableWeightsError
 from tasks.training.sft import run_job
 from tasks.training.step_trainer import StepTrainer
 from tasks.training.token_data import token_data
@@ -66,12 +66,13 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 def with_memory_for(num_tokens: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A model that runs out of memory above so many tokens. Returns where it notes what it was given."""
+    """A model that runs out of memory in training above so many tokens. Returns where it notes what it was given."""
     forward, seen = Qwen3Model.forward, []
 
     def limited(self: Any, input_ids: Tensor, **kwargs: Any) -> Any:
-        seen.append(input_ids.numel())
-        if input_ids.numel() > num_tokens:
+        if self.training:
+            seen.append(input_ids.numel())
+        if self.training and input_ids.numel() > num_tokens:
             raise torch.OutOfMemoryError(f"no memory for {input_ids.numel()} tokens")
         return forward(self, input_ids=input_ids, **kwargs)
 

@@ -46,6 +46,7 @@ FILES = {
     "tokenizer.json",
     "training_args.bin",
 }
+RUN_FILES = {"README.md", "loss_curve.png", "run_config.yaml", "train_log.jsonl"}
 CONFIG = TrainConfig(learning_rate=1e-2, gradient_accumulation_steps=2, max_length=100)
 QUESTION: list[Message] = [{"role": "user", "content": "What is 7 + 30?"}]
 
@@ -104,7 +105,7 @@ def test_overlong_rows_are_dropped_and_counted(trained: tuple[AdapterRef, list[T
 
 def test_the_model_folder_holds_exactly_its_files(trained: tuple[AdapterRef, list[TrainProgress]]) -> None:
     folder = trained[0].path
-    assert {p.name for p in folder.iterdir()} == FILES | {"loss_curve.png", "run_config.yaml"}
+    assert {p.name for p in folder.iterdir()} == FILES | RUN_FILES
     assert (folder / "run_config.yaml").read_text() == "seed: 0\n"
     assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".")] == []  # the work folder is gone
     assert content_hash(folder) == trained[0].sha256
@@ -260,8 +261,7 @@ def test_a_full_fine_tune_publishes_a_whole_model(
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {n for n in FILES if "adapter" not in n} | {
         "model.safetensors",
-        "loss_curve.png",
-        "run_config.yaml",
+        *RUN_FILES,
     }
     before, after = (AutoModelForCausalLM.from_pretrained(p).state_dict() for p in (tiny_model, tmp_path / "out"))
     assert before.keys() == after.keys() and any(not torch.equal(before[k], after[k]) for k in before)

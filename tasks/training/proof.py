@@ -1,0 +1,96 @@
+"""What stands before publishing: weights that were trained to nothing, or to rubbish, never get their final name.
+
+It looks at the files that would be published, loads them onto the base model as any reader would, and has both read a
+fixed text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tasks.engines.adapter_probe import make_probe
+from tasks.engines.config import ModelConfig
+from tasks.engines.model_files import is_lora
+from tasks.training.job import Job
+
+ADAPTER_WEIGHTS, MODEL_WEIGHTS = "adapter_model.safetensors", "model.safetensors"
+_LEAST_EFFECT = 1e-6
+"""Mean change of a token's log-probability, in nats. Below it is what rounding does."""
+
+
+class UnusableWeightsError(RuntimeError):
+    """The training ended with weights that must not be published."""
+
+
+def prove(folder: Path, job: Job) -> float:
+    """See that weights in a folder are numbers, were trained, and change what the base model says.
+
+    Returns:
+        How much they change it: the mean over the tokens of a fixed text, in nats of log-probability, up or down.
+
+    Raises:
+        UnusableWeightsError: they are or do not. The message says what to do.
+    """
+    weights = load_file(folder / (ADAPTER_WEIGHTS if is_lora(folder) else MODEL_WEIGHTS))
+    _check_finite(weights)
+    _check_changed(weights, job)
+    return _effect(folder, job)
+
+
+def _check_finite(weights: Mapping[str, Tensor]) -> None:
+    broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise UnusableWeightsError(
+            f"{len(broken)} of {len(weights)} trained tensors are NaN or infinite ({broken[0]}); "
+            "nothing was published. Lower train.learning_rate."
+        )
+
+
+def _check_changed(weights: Mapping[str, Tensor], job: Job) -> None:
+    if job.config.init_adapter is not None:
+        before = load_file(job.config.init_adapter / ADAPTER_WEIGHTS)
+        is_changed = any(name not in before or not torch.equal(value, before[name]) for name, value in weights.items())
+    elif job.config.use_lora:  # B starts at zero, and with it the adapter's whole effect
+        is_changed = any(bool(value.any()) for name, value in weights.items() if "lora_B" in name)
+    else:
+        base = _base_weights(job)
+        is_changed = any(not torch.equal(value.float(), base[name].float()) for name, value in weights.items())
+    if not is_changed:
+        raise UnusableWeightsError(
+            "training left every weight as it was; nothing was published. Raise train.learning_rate."
+        )
+
+
+def _base_weights(job: Job) -> Mapping[str, Tensor]:
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(job.model_folder, dtype="auto", trust_remote_code=job.trust_remote_code)
+    return dict(base.state_dict())
+
+
+def _effect(folder: Path, job: Job) -> float:
+    base = ModelConfig(
+        path=str(job.model_folder),
+        trust_remote_code=job.trust_remote_code,
+        chat_template_args=job.chat_template_args,
+    )
+    probe = make_probe(base, {"trained": folder})
+    changes = [abs(after - before) for after, before in zip(probe.adapters["trained"], probe.base, strict=True)]
+    effect = math.fsum(changes) / len(changes)
+    if not math.isfinite(effect):
+        raise UnusableWeightsError(
+            "with the trained weights the log-probabilities of a fixed text are NaN or infinite; nothing was "
+            "published. Lower train.learning_rate."
+        )
+    if effect < _LEAST_EFFECT:
+        raise UnusableWeightsError(
+            f"the trained weights do not change what the model says: by {effect:.1g} nats a token of a fixed text, as "
+            "rounding does; nothing was published. Raise train.learning_rate, or train for more steps."
+        )
+    return effect
