@@ -134,7 +134,7 @@
     if (!talk) parts.push(element("p", "note", `This page would be too large with this conversation. It is in ${set.where}.`));
     else {
       if (talk.error) {
-        const error = element("div", "message");
+        const error = element("div", "message error");
         error.append(badge(talk.error.kind, "errored"), ...textBlock(talk.error.message));
         if (talk.error.traceback) error.append(folded("Traceback", ...textBlock(talk.error.traceback)));
         parts.push(error);

@@ -34,9 +34,9 @@ def data_folder(tmp_path: Path, collected: list[Episode]) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A headless Chromium."""
+    """A headless Chromium. It ends with its module: while it is there, an event loop runs, and no other one may."""
     sync_api = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("no chromium here; `make chromium` installs it where apt and root are at hand")

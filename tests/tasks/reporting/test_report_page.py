@@ -34,7 +34,7 @@ def test_the_overview_says_what_happened_and_what_got_worse(view, report):
     assert "improved" in overview
     assert "12 episodes = 6 solved + 5 unsolved + 1 errored" in overview
     assert "12 turns = 6 kept + 5 episode failed + 1 episode error" in overview
-    assert "15 got better, 2 got worse; 1 pairs with an error left out" in overview
+    assert "15 got better, 2 got worse; pairs left out because of errors: 1" in overview
     page.get_by_role("link", name=f"{100:016x}").click()
     page.get_by_text("2 of 52").wait_for()
     assert page.locator(ROWS).count() == 2
