@@ -149,7 +149,8 @@ def _named(found: Sequence[Played], fates: Mapping[TurnKey, str], models: Sequen
     ones than a collection's, or if another journal differs from it in nothing but the adapters; the bare model played
     the side before, the trained adapter the one after.
     """
-    decided = {EpisodeKey(key.problem_hash, key.rollout_idx) for key in fates}
+    # Where a data set and a benchmark overlap, what was rejected as held out has its equal in the evaluation.
+    decided = {EpisodeKey(key.problem_hash, key.rollout_idx) for key, fate in fates.items() if fate != "held_out"}
     unknown = [j for j in found if not any(e.key in decided for e in j.episodes)]
     games = Counter(_game(j) for j in unknown)
     trained_on = [j.identity.get("problems") for j in found if not any(j is other for other in unknown)]

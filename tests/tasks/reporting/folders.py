@@ -56,6 +56,6 @@ def write_journal(folder: Path, name: str, episodes: Sequence[Episode], **identi
     (path / "shard-0000.jsonl").write_text("".join(e.model_dump_json() + "\n" for e in episodes))
 
 
-def write_data_file(folder: Path, episodes: Sequence[Episode]) -> Funnel:
-    selection = select_turns(episodes, CollectConfig(), frozenset())
+def write_data_file(folder: Path, episodes: Sequence[Episode], heldout: Sequence[Episode] = ()) -> Funnel:
+    selection = select_turns(episodes, CollectConfig(), frozenset(e.problem_hash for e in heldout))
     return write_dataset(folder, selection, {"env": {"name": "math_env"}}).funnel

@@ -43,6 +43,15 @@ def test_a_lone_side_of_an_evaluation_is_not_taken_for_a_collection(tmp_path):
     assert [(j.name, j.is_heldout) for j in run.journals][1] == (AFTER, True)
 
 
+def test_an_evaluation_that_shares_a_problem_with_a_collection_stays_one(tmp_path):
+    shared = episode(7)
+    collected = [episode(1), shared]
+    write_journal(tmp_path, "c0", collected)
+    write_data_file(tmp_path, collected, heldout=[shared])
+    write_journal(tmp_path, "e0", [shared], **HELD_OUT)
+    assert [(j.name, j.is_heldout) for j in read_run(tmp_path).journals][1:] == [("held out e0", True)]
+
+
 def test_rates_leave_errors_out_and_turns_are_judged_by_their_own_success(tmp_path):
     two = [turn(success=False), turn(success=True, turn_idx=1)]
     write_journal(tmp_path, "c0", [episode(0, turns=two), episode(1, False), episode(2, error="a bug")])
