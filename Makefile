@@ -26,7 +26,7 @@ test: $(INSTALLED) chromium  ## run the tests, without a network, a file at a ti
 # Tests of pages need it and are skipped without it, so this never fails.
 chromium:  ## install Debian's Chromium for the tests that look at pages, where apt and root are at hand
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && { echo "installing chromium"; \
-	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1; }; } \
+	  { timeout 60 apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 180 apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1; }; } \
 	  || echo "no chromium here: the tests that look at pages are skipped"
 
 pictures: $(INSTALLED) chromium  ## the pictures of the report in docs/, from a real run (minutes)
