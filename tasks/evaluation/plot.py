@@ -20,6 +20,12 @@ WIDTH = 0.38
 
 def before_after_plot(comparison: Comparison, path: Path) -> None:
     """Draw the comparison into a PNG; the file appears whole or not at all."""
+    with publish_file(path) as tmp:
+        before_after_figure(comparison).savefig(tmp, format="png")
+
+
+def before_after_figure(comparison: Comparison) -> Figure:
+    """The comparison as bars, a pair for each difficulty."""
     groups = _groups(comparison)
     # A Figure of its own, not pyplot's: no window system is asked for, and nothing global is left behind.
     figure = Figure(figsize=(max(6.4, 1.1 * len(groups) + 2.6), 4.4), dpi=160, layout="constrained")
@@ -32,8 +38,7 @@ def before_after_plot(comparison: Comparison, path: Path) -> None:
         _bars(axes, [p + shift for p in positions], [getattr(effect, side) for _, effect in groups], colour, label)
     axes.set_xticks(positions, [f"{name}\nn = {effect.problems:,}" for name, effect in groups])
     _dress(axes, comparison)
-    with publish_file(path) as tmp:
-        figure.savefig(tmp, format="png")
+    return figure
 
 
 def rounds_plot(rounds: Sequence[Round], path: Path) -> None:

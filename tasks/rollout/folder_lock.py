@@ -50,6 +50,22 @@ def unlock_folder(fd: int) -> None:
     os.close(fd)
 
 
+def holder_of(lock: Path) -> str | None:
+    """The process id of who holds a lock file, empty if it is not written there; None if nobody does."""
+    try:
+        fd = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(fd, 32, 0).decode().strip()
+    else:
+        return None
+    finally:
+        os.close(fd)
+
+
 def _acquire(fd: int, folder: Path) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

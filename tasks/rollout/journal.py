@@ -112,6 +112,12 @@ def journal_folder(data_dir: Path, identity: Mapping[str, Any]) -> Path:
     return data_dir / ".episodes" / collection_key(identity)
 
 
+def journals(data_dir: Path) -> list[Path]:
+    """The folders of all journals with at least one line, the one written last first."""
+    shards = [path for path in (data_dir / ".episodes").glob("*/shard-*.jsonl") if path.stat().st_size]
+    return list(dict.fromkeys(path.parent for path in sorted(shards, key=lambda path: -path.stat().st_mtime)))
+
+
 def read_episodes(path: Path) -> list[Episode]:
     """All episodes of a journal's folder or of one shard, in the order in which they finished.
 

@@ -13,10 +13,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tasks.engines.base import EngineError, Sampling
+from tasks.engines.in_process import batching
 from tasks.engines.in_process.attention import use_grouped_attention
 from tasks.engines.in_process.batching import Batches
 from tasks.engines.in_process.decoding import Row
-from tasks.engines.in_process.engine import batching
 from tasks.engines.in_process.sampling import row_uniforms
 
 CPU = torch.device("cpu")

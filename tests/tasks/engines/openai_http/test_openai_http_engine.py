@@ -17,8 +17,9 @@ import pytest
 from tasks.engines import open_engine
 from tasks.engines.base import ChatRequest, Completion, EngineError, Sampling
 from tasks.engines.config import EngineConfig, ModelConfig
+from tasks.engines.openai_http import endpoint
 from tasks.engines.openai_http.endpoint import Backoff, seconds_of
-from tasks.engines.openai_http.engine import OpenAIHttpEngine, endpoint, reach_server
+from tasks.engines.openai_http.engine import OpenAIHttpEngine, reach_server
 from tests.tasks.engines.openai_http.fault_server import (
     MODEL,
     AtRandom,
