@@ -28,12 +28,17 @@ def job_of(model: Path, folder: Path, **train: Any) -> Job:
     )
 
 
-def write_adapter(job: Job, folder: Path, size: float = 0.1) -> Path:
-    """An adapter of the job's form whose B has random values of this size."""
+def adapted(job: Job, size: float = 0.1) -> Any:
+    """The job's model with an adapter of its form whose B has random values of this size."""
     model = load_model(job, torch.float32, torch.device("cpu"))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=1.0).mul_(size)
-    model.save_pretrained(folder, save_embedding_layers=False)
+    return model
+
+
+def write_adapter(job: Job, folder: Path, size: float = 0.1) -> Path:
+    """A folder with that adapter alone."""
+    adapted(job, size).save_pretrained(folder, save_embedding_layers=False)
     return folder

@@ -47,7 +47,7 @@ def card_of(folder: Path, name: str, **train: Any) -> str:
 
 
 def test_a_card_names_base_data_losses_and_use(tmp_path: Path) -> None:
-    text = card_of(tmp_path, "org/base", lora_r=32)
+    text = card_of(tmp_path, "org/base", lora_r=24)
     facts = yaml.safe_load(text.split("---\n")[1])
     assert facts["base_model"] == "org/base" and facts["library_name"] == "peft"
     assert content_hash(tmp_path / "data.jsonl") in text and "2.500 -> 1.250" in text
