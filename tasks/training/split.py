@@ -53,8 +53,8 @@ def held_back(problem_of_row: NDArray[np.int64], share: float, seed: int) -> NDA
     count = round(share * len(problems))
     if not count:
         raise TooFewProblemsError(
-            f"train.validation_share: {share:g} of {len(problems):,} problems is none of them; wanted at least one; raise "
-            "it, train on more problems, or leave it out"
+            f"train.validation_share: {share:g} of {len(problems):,} problems is none of them; wanted at least one; "
+            "raise it, train on more problems, or leave it out"
         )
     first = sorted(problems.tolist(), key=lambda problem: _lot(problem, seed))[:count]
     return np.isin(problem_of_row, first)

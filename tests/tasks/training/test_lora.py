@@ -45,9 +45,9 @@ def test_another_form_or_no_adapter_is_refused(tiny_model: Path, tmp_path: Path)
     before = write_adapter(job_of(tiny_model, tmp_path), tmp_path / "before")
     with pytest.raises(AdapterFormError, match=r"wants \(lora_r 32\); pass --train.lora_r 4, or leave it"):
         with_form_of_init(TrainConfig(init_adapter=before, lora_r=32))
-    with pytest.raises(AdapterFormError, match="holds no adapter_config.json"):
+    with pytest.raises(AdapterFormError, match=r"holds no adapter_config\.json"):
         with_form_of_init(TrainConfig(init_adapter=tmp_path))
-    with pytest.raises(AdapterFormError, match="also train.output_dir"):
+    with pytest.raises(AdapterFormError, match=r"also train\.output_dir"):
         check_form(TrainConfig(init_adapter=before), ModelConfig(path=str(tiny_model)), before)
     (before / "adapter_config.json").write_text('{"peft_type": "IA3"}')
     with pytest.raises(AdapterFormError, match="of the kind IA3; wanted LORA"):

@@ -20,7 +20,7 @@ def test_problems_are_held_back_whole_and_the_same_in_any_order() -> None:
 
 
 def test_a_share_of_less_than_one_problem_is_refused() -> None:
-    with pytest.raises(TooFewProblemsError, match="0.1 of 3 problems is none"):
+    with pytest.raises(TooFewProblemsError, match=r"0\.1 of 3 problems is none"):
         held_back(np.arange(3, dtype=np.int64), 0.1, seed=0)
 
 
