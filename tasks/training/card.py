@@ -89,7 +89,8 @@ def _use(job: Job, name: str) -> list[str]:
         serve = "vLLM cannot serve DoRA adapters."
     else:
         base = "BASE" if _is_folder(job) else job.model_name
-        rank = f" --max-lora-rank {job.config.lora_r}" if job.config.lora_r > 16 else ""
+        room = 1 << (job.config.lora_r - 1).bit_length()  # vLLM knows powers of two alone
+        rank = f" --max-lora-rank {room}" if room > 16 else ""
         serve = f"`vllm serve {base} --enable-lora{rank} --lora-modules {name}={name}` serves it."
     merged = f" The whole model, with the adapter merged into it, is in `{MERGED}/`." if job.config.merge else ""
     return [*parts, serve + merged]

@@ -78,7 +78,10 @@ def with_form_of_init(config: TrainConfig) -> TrainConfig:
         raise AdapterFormError(
             f"train.init_adapter: {folder} holds no {ADAPTER_CONFIG}; give the folder of a LoRA adapter"
         )
-    saved = json.loads((folder / ADAPTER_CONFIG).read_text())
+    try:
+        saved = json.loads((folder / ADAPTER_CONFIG).read_text())
+    except json.JSONDecodeError as error:
+        raise AdapterFormError(f"train.init_adapter: {folder / ADAPTER_CONFIG} is not JSON: {error}") from None
     if saved.get("peft_type") != "LORA":
         raise AdapterFormError(f"train.init_adapter: {folder} is of the kind {saved.get('peft_type')}; wanted LORA")
     its = {ours: saved.get(theirs) or type(getattr(config, ours))() for ours, theirs in _KEYS.items()}
