@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.engines.adapter_probe import check_applied, make_probe
-from tasks.engines.base import ModelConfig
+from tasks.engines.config import ModelConfig
 from tasks.engines.vllm.command import BASE_NAME, ServerSpec
 from tasks.training.publish import _save_weights
 from tests.tasks.engines.vllm.serving import KEY, STARTER, needs_vllm, serving

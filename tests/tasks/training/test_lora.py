@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.engines.base import ModelConfig
+from tasks.engines.config import ModelConfig
 from tasks.training.config import TrainConfig
 from tasks.training.lora import AdapterFormError, check_form, form, load_model, with_form_of_init
 from tests.tasks.training.jobs import job_of, write_adapter

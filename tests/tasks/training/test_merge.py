@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from tasks.engines.adapter_probe import make_probe
-from tasks.engines.base import ModelConfig
+from tasks.engines.config import ModelConfig
 from tasks.training.merge import write_merged
 from tasks.training.proof import UnusableWeightsError
 from tests.tasks.training.jobs import job_of, write_adapter

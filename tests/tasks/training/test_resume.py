@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -173,3 +174,30 @@ def test_a_disk_that_gets_full_is_one_line_and_the_last_good_checkpoint_is_gone_
     small_disk.empty()
     run.to_its_end()
     assert_same(run, reference)
+
+
+def test_the_best_weights_on_validation_problems_outlast_a_kill_and_are_published(
+    start: Start, tiny_model: Path, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(
+        update={
+            "validation_share": 0.25,
+            "load_best_model_at_end": True,
+            "learning_rate": 0.1,
+            "num_train_epochs": 8,
+            "checkpoint_every_min": 60,
+        }
+    )
+    whole, killed = (Run(start, make_job(tmp_path / name, tiny_model, config)) for name in ("whole", "killed"))
+    assert whole.to_its_end().kind == "done"
+    counts = whole.outcome().counts
+    assert counts is not None and counts.rows == 18 and counts.steps == 72 and counts.validation is not None
+    best = counts.validation.best
+    assert best.step < 60 and counts.validation.published == best and best.loss < counts.validation.last.loss
+    assert killed.until(killed.has_trained(best.step + 5), kill) == -signal.SIGKILL
+    killed.to_its_end()
+    assert killed.events("resumed")
+    assert_same(killed, whole)
+    log = [json.loads(line) for line in (killed.job.output_dir / "train_log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log if "loss" in entry] == list(range(1, 73))
+    assert [entry["step"] for entry in log if "validation_loss" in entry] == list(range(0, 73, 9))

@@ -175,8 +175,8 @@ def test_weights_repeat_whole_files_and_draw_the_rest_by_lot() -> None:
 def test_the_audit_counts_what_a_pass_trains(tmp_path: Path, make: Make, tokenizer: Any) -> None:
     data = [write(tmp_path / "a.jsonl", "1", "2 and 3"), write(tmp_path / "b.jsonl", "cut", finish_reason="length")]
     weights = {str(data[0]): 2}
-    found, picked = audited(data, make(*data), tokenizer, data_path=weights)
-    rows = make(*data).rows.select(picked)
+    found, split = audited(data, make(*data), tokenizer, data_path=weights)
+    rows = make(*data).rows.select(split.training)
     trained = [sum(label != IGNORED for label in row["labels"]) for row in rows]
     lengths = [len(row["input_ids"]) for row in rows]
     assert (found.rows, found.trained_tokens, found.tokens) == (5, sum(trained), sum(lengths))

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM
+from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks.engines import open_engine
 from tasks.engines.base import ChatRequest, Completion, Message, Sampling
 from tasks.engines.config import EngineConfig, ModelConfig
-from tasks.engines.model_files import model_fingerprint
+from tasks.engines.model_files import model_fingerprint, resolve_model
 from tasks.rollout.artifact import content_hash
 from tasks.training.config import TrainConfig
 from tasks.training.job import CHECKPOINTS, Job, Outcome, Resumed, TrainEvent, TrainProgress
@@ -34,6 +34,7 @@ from tasks.training.launch import (
     train_adapter,
     train_key,
 )
+from tasks.training.lora import check_form, with_form_of_init
 from tasks.training.sft import run_job
 
 REPOSITORY = Path(__file__).parents[3]
@@ -362,3 +363,53 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(
     job = make_job(CONFIG)
     (job.work_dir / CHECKPOINTS / "checkpoint-1").mkdir(parents=True)
     assert run_job(job).kind == "done"
+
+
+def test_a_training_that_is_refused_leaves_the_adapter_before_it_as_it_was(
+    tiny_model: Path, tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    assert run_job(make_job(CONFIG)).kind == "done"
+    before, card = content_hash(tmp_path / "out"), (tmp_path / "out/README.md").read_text()
+    shutil.rmtree(tmp_path / "work" / CHECKPOINTS)
+    assert run_job(make_job(CONFIG.model_copy(update={"learning_rate": 1e-60}))).kind == "failed"
+    assert (content_hash(tmp_path / "out"), (tmp_path / "out/README.md").read_text()) == (before, card)
+
+
+def test_dora_with_rslora_goes_on_in_its_form_and_is_merged(
+    tiny_model: Path, tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    form = CONFIG.model_copy(update={"lora_r": 4, "use_dora": True, "use_rslora": True})
+    assert run_job(make_job(form)).kind == "done"
+    first = shutil.move(tmp_path / "out", tmp_path / "first")
+    shutil.rmtree(tmp_path / "work" / CHECKPOINTS)
+    onward = with_form_of_init(TrainConfig(**{**CONFIG.model_dump(), "init_adapter": first, "merge": True}))
+    outcome = run_job(make_job(onward, model=tiny_model))
+    assert (
+        outcome.counts is not None and outcome.counts.form == "DoRA and rsLoRA, rank 4, alpha 16, continued from first"
+    )
+    saved = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert (saved["r"], saved["use_dora"], saved["use_rslora"]) == (4, True, True)
+    prompt = torch.arange(20).unsqueeze(0)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out/merged")
+    with torch.no_grad():
+        plain = base(prompt).logits
+        adapted = PeftModel.from_pretrained(base, tmp_path / "out")(prompt).logits
+        torch.testing.assert_close(merged(prompt).logits, adapted, rtol=1e-3, atol=1e-3)
+    assert (adapted - plain).abs().max() > 0.1
+
+
+def test_an_adapter_of_another_model_is_not_gone_on_from(
+    tiny_model: Path, tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    job = make_job(CONFIG)
+    assert run_job(job).kind == "done"
+    before = shutil.move(tmp_path / "out", tmp_path / "first")
+    shutil.rmtree(tmp_path / "work" / CHECKPOINTS)
+    onward = TrainConfig(**{**CONFIG.model_dump(), "init_adapter": before})
+    with pytest.raises(ValueError, match=r"train\.init_adapter: .*first was trained on owner/name, but model\.path is"):
+        check_form(onward, ModelConfig(path=str(tiny_model)), tmp_path / "out")
+    starter = resolve_model(ModelConfig(path="starter"))
+    outcome = run_job(make_job(with_form_of_init(onward), model=starter))
+    assert outcome.kind == "refused" and "first does not load onto owner/name" in outcome.message
+    assert not (tmp_path / "out").exists()
