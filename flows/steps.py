@@ -25,13 +25,14 @@ from tasks.engines import engine_kind
 from tasks.evaluate import evaluate
 from tasks.evaluation.compare import Comparison, compare
 from tasks.evaluation.config import EvaluateConfig
-from tasks.evaluation.report import RunReport, summary_table
+from tasks.evaluation.report import RunReport, summary_table, verdict_markdown
 from tasks.relabel import relabel
 from tasks.report import report, report_page
 from tasks.rollout.artifact import Ref
 from tasks.rollout.journal import EpisodesRef
 from tasks.rollout.problem_check import needs_check
 from tasks.train import train
+from tasks.training.card import add_evaluation
 from tasks.training.launch import AdapterRef
 from tasks.validate import validate
 
@@ -108,9 +109,12 @@ class Steps:
         return adapter
 
     def compare(self, adapters: Mapping[str, Ref]) -> None:
-        """Measure on held-out problems what the adapters change, if any are to be played."""
+        """Measure on held-out problems what the adapters change, if any are to be played; their cards say so."""
         if self.config.evaluate.num_problems:
-            self.note(comparison=self.measure({}, adapters))
+            comparison = self.measure({}, adapters)
+            self.note(comparison=comparison)
+            for adapter in adapters.values():
+                add_evaluation(adapter.path, verdict_markdown(self.config.env.name, comparison))
 
     def measure(self, before: Mapping[str, Ref], after: Mapping[str, Ref]) -> Comparison:
         """Play the held-out problems with the adapters of either side; none is the bare model."""

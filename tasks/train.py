@@ -29,7 +29,7 @@ def _content(
 @task(
     name="train",
     task_run_name="train {model.path} on {data}",
-    cache_key_fn=by_content(_content, version=1),
+    cache_key_fn=by_content(_content, version=2),
     persist_result=True,
     result_serializer="json",
 )

@@ -96,6 +96,11 @@ def report_markdown(report: RunReport, plot: Path | None = None, rounds_plot: Pa
     return "\n\n".join(parts) + "\n"
 
 
+def verdict_markdown(env: str, comparison: Comparison) -> str:
+    """A comparison in a few lines, as a model card has it."""
+    return _table(["", ""], [("environment", env), *_verdict_rows(comparison)])
+
+
 def percent(rate: float) -> str:
     """A rate as people read it: 0.305 is 30.5 %."""
     return f"{100 * rate:.1f} %"
@@ -135,22 +140,28 @@ def _played_rows(report: RunReport) -> Rows:
 def _trained_rows(report: RunReport) -> Rows:
     for policy, counts in report.trained.items():
         of = f" of {policy}" if len(report.trained) > 1 else ""
+        yield f"trained{of}", f"{counts.form}; {counts.tokens_per_second:,.0f} tokens/s"
         yield f"trained tokens{of}", f"{counts.trained_tokens:,}"
         yield f"loss first -> last{of}", f"{counts.first_loss:.3f} -> {counts.last_loss:.3f}"
+        if counts.validation:
+            yield f"validation loss{of}", str(counts.validation)
         if halved := counts.out_of_memory:
             sizes = " -> ".join(f"{size:,}" for size in [halved[0].tokens_before, *(each.tokens for each in halved)])
             yield f"per-device batch{of}", f"{sizes} tokens: memory ran out in step {halved[0].step:,}"
 
 
 def _compared_rows(report: RunReport) -> Rows:
-    if report.comparison is None:
-        return
-    overall = report.comparison.overall
-    yield "held-out problems", _held_out(report.comparison)
+    if report.comparison is not None:
+        yield from _verdict_rows(report.comparison)
+
+
+def _verdict_rows(comparison: Comparison) -> Rows:
+    overall = comparison.overall
+    yield "held-out problems", _held_out(comparison)
     yield "success before -> after", f"{percent(overall.before.value)} -> {percent(overall.after.value)}"
     yield "difference", points(overall.difference)
-    yield "verdict", f"{report.comparison.verdict} (exact paired test, p = {report.comparison.p_value:.2g})"
-    yield "problems better, worse", f"{len(report.comparison.better):,}, {len(report.comparison.worse):,}"
+    yield "verdict", f"{comparison.verdict} (exact paired test, p = {comparison.p_value:.2g})"
+    yield "problems better, worse", f"{len(comparison.better):,}, {len(comparison.worse):,}"
 
 
 def _round_rows(report: RunReport) -> Rows:

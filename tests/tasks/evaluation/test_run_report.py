@@ -10,7 +10,7 @@ from rich.console import Console
 from tasks.evaluation.compare import compare
 from tasks.evaluation.plot import before_after_plot
 from tasks.evaluation.report import RunReport, report_markdown, summary_table
-from tasks.training.job import OutOfMemory, TrainCounts
+from tasks.training.job import OutOfMemory, TrainCounts, ValidationLosses, ValidationPoint
 
 ROWS = {
     "environment": "math_env",
@@ -22,6 +22,7 @@ ROWS = {
     "episodes errored": "2",
     "episodes succeeded": "749 (50.0 % of the finished)",
     "turns kept": "740 (760 rejected)",
+    "trained": "LoRA, rank 64, alpha 16; 1,234 tokens/s",
     "trained tokens": "123,456",
     "loss first -> last": "1.500 -> 0.250",
     "held-out problems": "12",
@@ -32,7 +33,16 @@ ROWS = {
 
 
 def counts(tokens):
-    return TrainCounts(rows=740, dropped_overlong=0, trained_tokens=tokens, steps=9, first_loss=1.5, last_loss=0.25)
+    return TrainCounts(
+        rows=740,
+        dropped_overlong=0,
+        trained_tokens=tokens,
+        steps=9,
+        first_loss=1.5,
+        last_loss=0.25,
+        tokens_per_second=1234.5,
+        form="LoRA, rank 64, alpha 16",
+    )
 
 
 @pytest.fixture
@@ -155,3 +165,11 @@ def test_the_plot_is_a_png_and_nothing_else_is_left_behind(play, tmp_path, level
     before_after_plot(comparison, tmp_path / "plot.png")
     assert [p.name for p in tmp_path.iterdir()] == ["plot.png"]
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_loss_on_problems_that_were_held_back_is_shown(report):
+    first, best, last = (ValidationPoint(step=step, loss=loss) for step, loss in ((0, 1.25), (6, 0.5), (9, 0.75)))
+    losses = ValidationLosses(first=first, best=best, last=last, published=best)
+    trained = {"shared_model": counts(7).model_copy(update={"validation": losses})}
+    text = report_markdown(replace(report, trained=trained))
+    assert "| validation loss | 1.250 -> 0.750 (best 0.500, after step 6, published) |" in text
