@@ -92,9 +92,8 @@ class _Series:
         self._steps.report()
 
     def _promote(self, adapters: Mapping[str, Ref]) -> None:
-        for policy, folder in _promoted(self._config).adapter_dirs.items():
-            bring_folder(adapters[policy], folder.absolute())
-        self._best = adapters
+        folders = _promoted(self._config).adapter_dirs
+        self._best = {policy: bring_folder(adapters[policy], folder.absolute()) for policy, folder in folders.items()}
         self._steps.note(files={"promoted": _promoted(self._config).output_dir.absolute()})
 
     def finish(self) -> RunReport:

@@ -111,10 +111,9 @@ class Steps:
     def compare(self, adapters: Mapping[str, Ref]) -> None:
         """Measure on held-out problems what the adapters change, if any are to be played; their cards say so."""
         if self.config.evaluate.num_problems:
-            comparison = self.measure({}, adapters)
-            self.note(comparison=comparison)
+            self.note(comparison=self.measure({}, adapters))
             for adapter in adapters.values():
-                add_evaluation(adapter.path, verdict_markdown(self.config.env.name, comparison))
+                add_evaluation(adapter.path, verdict_markdown(self.summary))
 
     def measure(self, before: Mapping[str, Ref], after: Mapping[str, Ref]) -> Comparison:
         """Play the held-out problems with the adapters of either side; none is the bare model."""

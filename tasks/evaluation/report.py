@@ -96,9 +96,9 @@ def report_markdown(report: RunReport, plot: Path | None = None, rounds_plot: Pa
     return "\n\n".join(parts) + "\n"
 
 
-def verdict_markdown(env: str, comparison: Comparison) -> str:
-    """A comparison in a few lines, as a model card has it."""
-    return _table(["", ""], [("environment", env), *_verdict_rows(comparison)])
+def verdict_markdown(report: RunReport) -> str:
+    """A run's comparison in a few lines, as a model card has it, and who really played."""
+    return _table(["", ""], [("environment", report.env), ("model", _model(report)), *_compared_rows(report)])
 
 
 def percent(rate: float) -> str:
@@ -117,7 +117,7 @@ Rows = Iterator[tuple[str, str]]
 
 def _played_rows(report: RunReport) -> Rows:
     yield "environment", report.env
-    yield "model", f"none: scripted replies in place of {report.model}" if report.engine == "scripted" else report.model
+    yield "model", _model(report)
     yield "engine", report.engine
     if report.cached:
         yield "cached", ", ".join(report.cached)
@@ -135,6 +135,10 @@ def _played_rows(report: RunReport) -> Rows:
         for policy, count in report.kept.items():
             if len(report.kept) > 1:
                 yield f"  of {policy}", f"{count:,}"
+
+
+def _model(report: RunReport) -> str:
+    return f"none: scripted replies in place of {report.model}" if report.engine == "scripted" else report.model
 
 
 def _trained_rows(report: RunReport) -> Rows:

@@ -55,6 +55,7 @@ def test_a_round_collects_with_the_adapter_that_was_promoted_and_one_that_does_n
     assert report.rounds[0].success_rate < 0.75 < report.rounds[1].success_rate
     models = run_folder / "sft_model_math-rounds"
     assert content_hash(models / "promoted") == content_hash(models / "round-1") != content_hash(models / "round-2")
+    assert "| held-out problems | 60 |" in (models / "promoted" / "README.md").read_text()
     assert asked.count(None) == 30 + 60
     kept = [played.kept for played in report.rounds]
     assert [played.trained_rows for played in report.rounds] == [kept[0], sum(kept)]

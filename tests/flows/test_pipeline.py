@@ -163,6 +163,7 @@ def test_a_trained_model_is_compared_and_the_base_is_played_once(
     assert (run_folder / "sft_data_math" / "before_after.png").exists()
     card = (run_folder / "sft_model_math" / "README.md").read_text()
     assert "| held-out problems | 5 |" in card and "Not evaluated" not in card
+    assert "| model | none: scripted replies in place of " in card
 
 
 def test_nothing_to_train_on_says_what_to_try_and_writes_no_data_file(run_folder: Path, make_config: Any) -> None:
