@@ -78,7 +78,7 @@ def test_the_check_of_an_env_that_blocks_ends_at_ctrl_c(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         try:
-            assert process.stdout.readline() == "playing\n"
+            assert process.stdout.readline().startswith("playing")  # several threads may say so at once
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == 130
         finally:

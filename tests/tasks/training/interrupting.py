@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Protocol
@@ -135,7 +136,9 @@ class Run:
         return max((int(path.name.rpartition("-")[2]) for path in self.checkpoints.glob("checkpoint-*")), default=0)
 
     def is_writing(self) -> bool:
-        return any((self.checkpoints / WRITING).glob("checkpoint-*"))
+        with suppress(FileNotFoundError):  # it may go while it is looked into
+            return any((self.checkpoints / WRITING).glob("checkpoint-*"))
+        return False
 
     def has_trained(self, steps: int) -> Callable[[], bool]:
         return lambda: any(int(str(event["step"])) >= steps for event in self.events("step"))
