@@ -76,7 +76,7 @@ def check_records(paths: Sequence[Path], heldout_hashes: Collection[str] = ()) -
     shared = 0
     for record, *_ in rows:
         by_agent[record.metadata.agent_name] += 1
-        shared += (record.metadata.model_extra or {}).get("problem_hash") in heldout_hashes
+        shared += record.metadata.problem_hash in heldout_hashes
     report = CheckReport(by_agent.total(), rows.duplicates, dict(sorted(by_agent.items())))
     if shared:
         raise DataFileError(

@@ -71,6 +71,11 @@ def find_data_files(spec: str | Path | Sequence[str | Path] | None, data_dir: Pa
     return _each_once(found)
 
 
+def all_data_files(folder: Path) -> list[Path]:
+    """Every data file of a folder, those of single policies too, the oldest first."""
+    return sorted(path for path in folder.glob("sft_data_*.jsonl") if not path.name.endswith(ENDINGS))
+
+
 def find_weighted_files(weights: Mapping[str, float], data_dir: Path) -> dict[Path, float]:
     """The same with weights: each file that an entry names has the entry's weight.
 

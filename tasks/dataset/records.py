@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -44,6 +44,11 @@ class RecordMetadata(BaseModel):
     env_idx: int | None = None
     rollout_idx: int | None = None
     turn_idx: int | None = None
+
+    @property
+    def problem_hash(self) -> Any:
+        """Of a collected row; a user's own row may have anything by that name, or nothing."""
+        return (self.model_extra or {}).get("problem_hash")
 
 
 class Record(BaseModel):

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.dataset.files import ENDINGS
+from tasks.dataset.files import all_data_files
 from tasks.dataset.records import Record, Rejected, beside
+from tasks.engines.model_files import ADAPTER_CONFIG, is_lora
 from tasks.evaluation.compare import Comparison, compare
 from tasks.rollout.artifact import content_hash
 from tasks.rollout.episode import Episode, EpisodeKey, Turn
 from tasks.rollout.journal import IDENTITY, journals, read_episodes
+from tasks.training.job import TRAIN_LOG
 
 KEPT = "kept"
 UNDECIDED = "undecided"
@@ -208,9 +210,7 @@ def _comparison(played: Sequence[Played], notes: list[str]) -> Comparison | None
 def _fates(folder: Path, notes: list[str]) -> dict[TurnKey, str]:
     """The newest data file says what became of a turn."""
     fates: dict[TurnKey, str] = {}
-    for data in sorted(folder.glob("sft_data_*.jsonl")):
-        if data.name.endswith(ENDINGS):
-            continue
+    for data in all_data_files(folder):
         for path, kind in ((data, Record), (beside(data, "_rejected.jsonl"), Rejected)):
             try:
                 for line in path.read_bytes().splitlines():
@@ -225,7 +225,7 @@ def _fates(folder: Path, notes: list[str]) -> dict[TurnKey, str]:
 
 def _turn_key(record: Record) -> TurnKey | None:
     about = record.metadata
-    problem = (about.model_extra or {}).get("problem_hash")
+    problem = about.problem_hash
     if not isinstance(problem, str) or about.rollout_idx is None or about.turn_idx is None:
         return None
     return TurnKey(problem, about.rollout_idx, about.agent_name, about.turn_idx)
@@ -253,15 +253,15 @@ def _model_folders(folder: Path, config: Mapping[str, Any]) -> list[Path]:
         name = f"sft_model_{str((config.get('env') or {}).get('name', '')).removesuffix('_env')}"
     for base in (Path.cwd(), folder.resolve().parent):
         path = base / name
-        if (path / "adapter_config.json").is_file() or (path / "config.json").is_file():
+        if is_lora(path) or (path / "config.json").is_file():
             return [path]
-        if parts := sorted(p.parent for p in path.glob("*/adapter_config.json")):
+        if parts := sorted(p.parent for p in path.glob(f"*/{ADAPTER_CONFIG}")):
             return parts
     return []
 
 
 def _losses(folder: Path, notes: list[str]) -> list[LossPoint]:
-    path = folder / "train_log.jsonl"
+    path = folder / TRAIN_LOG
     if not path.is_file():
         return []
     try:

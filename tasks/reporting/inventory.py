@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.dataset.files import all_data_files
 from tasks.reporting.tally import STATES, state
 from tasks.rollout.folder_lock import holder_of
 from tasks.rollout.journal import IDENTITY, journals, read_episodes
@@ -29,11 +30,10 @@ def data_items(folder: Path) -> Iterator[Item]:
     """The journals of a data folder, the newest first, then its data files."""
     for path in journals(folder):
         yield _journal_item(path)
-    for path in sorted(folder.glob("sft_data_*.jsonl"), reverse=True):
-        if not path.name.endswith("_rejected.jsonl"):
-            with path.open("rb") as file:
-                rows = sum(1 for _ in file)
-            yield Item("data file", path, "whole", path.stat().st_size, f"{rows:,} rows")
+    for path in reversed(all_data_files(folder)):
+        with path.open("rb") as file:
+            rows = sum(1 for _ in file)
+        yield Item("data file", path, "whole", path.stat().st_size, f"{rows:,} rows")
 
 
 def model_items(folder: Path) -> Iterator[Item]:

@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.training.config import TrainConfig
-from tasks.training.mixing import Indices, rows_of_pass
-from tasks.training.split import RowSplit, held_back
+from tasks.training.mixing import rows_of_pass
+from tasks.training.split import Indices, RowSplit, held_back
 from tasks.training.token_data import SampledRow, TokenData
 
 if TYPE_CHECKING:

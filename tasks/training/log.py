@@ -17,7 +17,8 @@ from tasks.rollout.artifact import publish_file
 from tasks.training.job import ValidationLosses, ValidationPoint
 
 VALIDATION_LOSS = "validation_loss"
-_OF_STEP = ("loss", "learning_rate", "grad_norm", "tokens", "trained_tokens", "seconds")
+STEP_FIGURES = ("loss", "learning_rate", "grad_norm", "tokens", "trained_tokens", "seconds")
+"""What the trainer logs of a step, and what `TrainProgress` passes on."""
 
 Entry = Mapping[str, float]
 """Of a step: step, epoch, loss (nats per trained token), learning_rate, grad_norm (before it is clipped), tokens,
@@ -113,7 +114,7 @@ def _entry(logged: Mapping[str, Any]) -> Entry | None:
     if "loss" not in logged:
         return None
     speed = logged["tokens"] / logged["seconds"]
-    return {**place, **{name: logged[name] for name in _OF_STEP}, "tokens_per_second": round(speed, 1)}
+    return {**place, **{name: logged[name] for name in STEP_FIGURES}, "tokens_per_second": round(speed, 1)}
 
 
 def _place(entry: Entry) -> tuple[int, bool]:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.training.split import Indices
 from tasks.training.token_data import NothingToTrainError
-
-Indices = NDArray[np.int64]
 
 
 def rows_of_pass(

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.training.mixing import Indices
+from tasks.training.split import Indices
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,14 @@ def num_processes(config: TrainConfig) -> int:
         AccelerateConfigError: see `read_accelerate_config`; or it does not go with another setting.
         NoGpuError: the file is for GPUs, and there are none.
     """
-    file = read_accelerate_config(config.accelerate_config) if config.accelerate_config else None
+    return _num_processes(config, _file(config))
+
+
+def _file(config: TrainConfig) -> AccelerateConfig | None:
+    return read_accelerate_config(config.accelerate_config) if config.accelerate_config else None
+
+
+def _num_processes(config: TrainConfig, file: AccelerateConfig | None) -> int:
     if file is not None and file.use_cpu:
         there = file.num_processes or 1
     else:
@@ -92,8 +99,8 @@ def become_ranks(config: TrainConfig, work_dir: Path, arguments: Sequence[str]) 
         None: this process is to do the work, alone. Otherwise the ranks have ended; what is known of how, if it
         was not well.
     """
-    file = read_accelerate_config(config.accelerate_config) if config.accelerate_config else None
-    count = num_processes(config)
+    file = _file(config)
+    count = _num_processes(config, file)
     if file is not None and file.use_cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif config.num_gpus != 0 and (visible := _visible_gpus()):

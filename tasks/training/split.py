@@ -32,7 +32,7 @@ class RowSplit:
 
 def problem_number(record: Record) -> int:
     """What all rows of a problem share, in 64 bits. A row that names no problem is of its prompt's."""
-    named = (record.metadata.model_extra or {}).get("problem_hash")
+    named = record.metadata.problem_hash
     problem = f"problem {named}" if named else f"prompt {record.messages[:-1]!r}"
     return int.from_bytes(hashlib.blake2b(problem.encode(), digest_size=8).digest(), "big", signed=True)
 

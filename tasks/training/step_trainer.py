@@ -24,11 +24,11 @@ from tasks.training.checkpointed_trainer import CheckpointedTrainer, StepAbandon
 from tasks.training.fused_lora import fuse_lora
 from tasks.training.job import OutOfMemory
 from tasks.training.log import VALIDATION_LOSS
-from tasks.training.mixing import Indices
 from tasks.training.packed_attention import use_packed_attention
 from tasks.training.packing import packed, padded, split_rows
 from tasks.training.proof import UnusableWeightsError
 from tasks.training.reply_loss import use_reply_loss
+from tasks.training.split import Indices
 from tasks.training.steps import StepPlan, deal
 from tasks.training.token_rows import TokenRows
 

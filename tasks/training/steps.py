@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tasks.training.mixing import Indices
+from tasks.training.split import Indices
 
 
 @dataclass(frozen=True)

@@ -278,7 +278,7 @@ class _TokenReader:
             file=at.file,
             number=at.number,
             agent_name=metadata.agent_name,
-            problem_hash=(metadata.model_extra or {}).get("problem_hash"),
+            problem_hash=metadata.problem_hash,
             rollout_idx=metadata.rollout_idx,
             content=content_digest(at.record),
             is_shortened=record is not at.record,

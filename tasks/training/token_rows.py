@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from tasks.training.mixing import Indices
 from tasks.training.packing import TrainRow
+from tasks.training.split import Indices
 from tasks.training.token_data import TokenData
 
 

@@ -67,22 +67,13 @@ class _TensorBoard:
         self._writer.close()
 
 
-class _Trackio:
-    """A project on this machine, or in the Space that TRACKIO_SPACE_ID names."""
+class _Run:
+    """One run of a tracker with the interface of wandb, which trackio has too. `begin` opens it."""
+
+    _run: Any
 
     def __init__(self, job: Job) -> None:
         self._job = job
-
-    def begin(self) -> None:
-        import trackio
-
-        self._run: Any = trackio.init(
-            project=os.environ.get("TRACKIO_PROJECT", _PROJECT),
-            name=f"{self._job.output_dir.name}-{_run_key(self._job)}",
-            config=_shown_config(self._job),
-            resume="allow",
-            embed=False,
-        )
 
     def tell(self, entry: Entry) -> None:
         self._run.log(_figures(entry), step=int(entry["step"]))
@@ -91,17 +82,29 @@ class _Trackio:
         self._run.finish()
 
 
-class _Wandb:
-    """A run of Weights & Biases: sent if WANDB_API_KEY is there, else kept in ./wandb for `wandb sync`."""
+class _Trackio(_Run):
+    """A project on this machine, or in the Space that TRACKIO_SPACE_ID names."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def begin(self) -> None:
+        import trackio
+
+        self._run = trackio.init(
+            project=os.environ.get("TRACKIO_PROJECT", _PROJECT),
+            name=f"{self._job.output_dir.name}-{_run_key(self._job)}",
+            config=_shown_config(self._job),
+            resume="allow",
+            embed=False,
+        )
+
+
+class _Wandb(_Run):
+    """A run of Weights & Biases: sent if WANDB_API_KEY is there, else kept in ./wandb for `wandb sync`."""
 
     def begin(self) -> None:
         import wandb
 
         mode = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
-        self._run: Any = wandb.init(
+        self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", _PROJECT),
             name=self._job.output_dir.name,
             id=_run_key(self._job),
@@ -110,12 +113,6 @@ class _Wandb:
             resume="allow",
             settings=wandb.Settings(console="off", save_code=False, disable_git=True),
         )
-
-    def tell(self, entry: Entry) -> None:
-        self._run.log(_figures(entry), step=int(entry["step"]))
-
-    def end(self) -> None:
-        self._run.finish()
 
 
 def tensorboard_folder(output_dir: Path) -> Path:

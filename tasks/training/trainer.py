@@ -14,7 +14,7 @@ from tasks.training.checkpoint_schedule import CheckpointSchedule
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.config import TrainConfig
 from tasks.training.job import CHECKPOINTS, PROGRESS_FILE, TRAIN_LOG, Job, TrainProgress
-from tasks.training.log import TrainLog
+from tasks.training.log import STEP_FIGURES, TrainLog
 from tasks.training.lora import load_model
 from tasks.training.step_trainer import StepTrainer
 from tasks.training.steps import StepPlan
@@ -113,9 +113,6 @@ def _arguments(config: TrainConfig, folder: Path, device: torch.device, dtype: t
     )
 
 
-_LOGGED = ("loss", "learning_rate", "grad_norm", "tokens", "trained_tokens", "seconds")
-
-
 class _ProgressFile(TrainerCallback):
     """Writes a line for each step and event."""
 
@@ -130,7 +127,7 @@ class _ProgressFile(TrainerCallback):
                 step=state.global_step,
                 total_steps=state.max_steps,
                 epoch=state.epoch,
-                **{name: logs[name] for name in _LOGGED},
+                **{name: logs[name] for name in STEP_FIGURES},
             )
         )
 

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.training.config import TrainConfig
-from tasks.training.job import JOB_FILE, Job
+from tasks.training.job import JOB_FILE
 from tests.benchmarks.training_clients.work import (
     BATCHES_A_STEP,
     ROWS_AT_ONCE,
@@ -38,6 +38,7 @@ from tests.benchmarks.training_clients.work import (
     write_data,
     write_token_files,
 )
+from tests.tasks.training.jobs import plain_job
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = Path(__file__).parent / "training_clients"
@@ -100,18 +101,8 @@ class Workplace:
         work_dir = self.folder / "work"
         shutil.rmtree(work_dir, ignore_errors=True)
         work_dir.mkdir()
-        job = Job(
-            data=[self.data],
-            model_folder=self.model,
-            model_name=str(self.model),
-            trust_remote_code=False,
-            chat_template_args={},
-            config=TrainConfig.model_validate(self.settings),
-            output_dir=output,
-            work_dir=work_dir,
-            run_config="",
-            parent_pid=os.getpid(),
-        )
+        config = TrainConfig.model_validate(self.settings)
+        job = plain_job(self.model, self.data, config, output, work_dir, os.getpid(), model_name=str(self.model))
         (work_dir / JOB_FILE).write_text(job.model_dump_json())
         return [sys.executable, CLIENTS / "winnow_train.py", work_dir]
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from tasks.training.checkpoints import WRITING
 from tasks.training.config import TrainConfig
 from tasks.training.job import CHECKPOINTS, JOB_FILE, LOG_FILE, OUTCOME_FILE, PROGRESS_FILE, Job, Outcome
+from tests.tasks.training.jobs import plain_job
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -55,18 +56,7 @@ def make_job(folder: Path, model: Path, config: TrainConfig = CONFIG) -> Job:
         for i in range(24):
             chat = [{"role": "user", "content": f"What is {i} + 30?"}, {"role": "assistant", "content": str(i + 30)}]
             file.write(json.dumps({"messages": chat, "metadata": {"agent_name": "solver"}}) + "\n")
-    job = Job(
-        data=[data],
-        model_folder=model,
-        model_name="owner/name",
-        trust_remote_code=False,
-        chat_template_args={},
-        config=config,
-        output_dir=folder / "out",
-        work_dir=work,
-        run_config="",
-        parent_pid=0,
-    )
+    job = plain_job(model, data, config, folder / "out", work, parent_pid=0)
     (work / JOB_FILE).write_text(job.model_dump_json())
     return job
 

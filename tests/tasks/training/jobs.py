@@ -12,20 +12,27 @@ from tasks.training.job import Job
 from tasks.training.lora import load_model
 
 
+def plain_job(
+    model: Path, data: Path, config: TrainConfig, output_dir: Path, work_dir: Path, parent_pid: int, **facts: Any
+) -> Job:
+    """A job on one file of data. `facts`: what else it should say than that the model is a hub's."""
+    usual = {"model_name": "owner/name", "trust_remote_code": False, "chat_template_args": {}, "run_config": ""}
+    return Job(
+        data=[data],
+        model_folder=model,
+        config=config,
+        output_dir=output_dir,
+        work_dir=work_dir,
+        parent_pid=parent_pid,
+        **{**usual, **facts},
+    )
+
+
 def job_of(model: Path, folder: Path, **train: Any) -> Job:
     """A job that works in `folder` and would publish to `folder/out`."""
-    return Job(
-        data=[folder / "data.jsonl"],
-        model_folder=model,
-        model_name=str(model),
-        trust_remote_code=False,
-        chat_template_args={},
-        config=TrainConfig.model_validate({"lora_r": 4, "lora_alpha": 8, **train}),
-        output_dir=folder / "out",
-        work_dir=folder / "out-work-abc123",
-        run_config="",
-        parent_pid=1,
-    )
+    config = TrainConfig.model_validate({"lora_r": 4, "lora_alpha": 8, **train})
+    work_dir = folder / "out-work-abc123"
+    return plain_job(model, folder / "data.jsonl", config, folder / "out", work_dir, 1, model_name=str(model))
 
 
 def adapted(job: Job, size: float = 0.1) -> Any:

@@ -24,6 +24,7 @@ from tasks.training.step_trainer import StepTrainer
 from tasks.training.token_data import token_data
 from tasks.training.token_rows import TokenRows
 from tasks.training.trainer import make_trainer
+from tests.tasks.training.jobs import plain_job
 
 CONFIG = TrainConfig(learning_rate=1e-2, num_train_epochs=2, lora_r=8, max_length=100, num_gpus=0)
 
@@ -37,18 +38,8 @@ def make_job(tiny_model: Path, tmp_path: Path) -> Callable[..., Job]:
 
     def make(name: str, **config: Any) -> Job:
         (tmp_path / f"{name}.work").mkdir()
-        return Job(
-            data=[data],
-            model_folder=tiny_model,
-            model_name="m",
-            trust_remote_code=False,
-            chat_template_args={},
-            config=CONFIG.model_copy(update=config),
-            output_dir=tmp_path / name,
-            work_dir=tmp_path / f"{name}.work",
-            run_config="",
-            parent_pid=os.getpid(),
-        )
+        settings, work_dir = CONFIG.model_copy(update=config), tmp_path / f"{name}.work"
+        return plain_job(tiny_model, data, settings, tmp_path / name, work_dir, os.getpid())
 
     return make
 

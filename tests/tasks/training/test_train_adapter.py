@@ -36,6 +36,7 @@ from tasks.training.launch import (
 )
 from tasks.training.lora import check_form, with_form_of_init
 from tasks.training.sft import run_job
+from tests.tasks.training.jobs import plain_job
 
 REPOSITORY = Path(__file__).parents[3]
 FILES = {
@@ -238,17 +239,14 @@ def make_job(tiny_model: Path, tmp_path: Path) -> Callable[..., Job]:
         chat_template_args: dict[str, Any] | None = None,
     ) -> Job:
         (tmp_path / "work").mkdir(exist_ok=True)
-        return Job(
-            data=[data or write_data(tmp_path / "data.jsonl", rows=4)],
-            model_folder=model,
-            model_name="owner/name",
-            trust_remote_code=False,
+        return plain_job(
+            model,
+            data or write_data(tmp_path / "data.jsonl", rows=4),
+            config.model_copy(update={"num_train_epochs": 1}),
+            tmp_path / "out",
+            tmp_path / "work",
+            os.getpid(),
             chat_template_args=chat_template_args or {},
-            config=config.model_copy(update={"num_train_epochs": 1}),
-            output_dir=tmp_path / "out",
-            work_dir=tmp_path / "work",
-            run_config="",
-            parent_pid=os.getpid(),
         )
 
     return make

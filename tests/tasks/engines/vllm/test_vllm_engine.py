@@ -10,8 +10,9 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from envs.sandbox import open_sandbox
 from envs.sandbox.base import SandboxConfig
 from tasks.engines import open_engine
 from tasks.engines.adapter_probe import AdapterNotAppliedError
-from tasks.engines.base import Engine, EngineError
+from tasks.engines.base import ChatRequest, Completion, Engine, EngineError
 from tasks.engines.chat_tokens import decode_reply, prompt_token_ids
 from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.engines.openai_http.engine import OpenAIHttpEngine, reach_server, takes_adapters
@@ -47,6 +48,9 @@ STARTER_MODEL = ModelConfig(path="starter")
 MATH = EnvConfig(name="math_env", roles=["math_single_agent"], max_turns=2)
 COLLECT = CollectConfig(max_tokens=128)
 
+SUMS = tuple(request(f"What is {n} + {n}?", seed=n) for n in range(8))
+"""Several, since sampled replies of two policies may be the same to one of them."""
+
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +65,14 @@ def engine_of(adapters: Mapping[str, Path] | None = None, *, plays_bare: bool = 
     engine = open_engine(STARTER_MODEL, config(**vllm), adapters, plays_bare=plays_bare)
     assert isinstance(engine, VllmEngine)
     return engine
+
+
+def with_adapter(requests: Sequence[ChatRequest], adapter: str) -> list[ChatRequest]:
+    return [replace(r, adapter=adapter) for r in requests]
+
+
+def texts(replies: Sequence[Completion]) -> list[str]:
+    return [reply.text for reply in replies]
 
 
 def family(of: int = os.getpid()) -> set[int]:
@@ -198,8 +210,8 @@ def test_an_adapter_is_proven_to_be_applied_and_its_replies_differ_from_the_bare
 ) -> None:
     caplog.set_level("INFO")
     engine = engine_of({"coder": starter_adapter})
-    bare, adapted = ask(engine, request("What is 1 + 1?"), request("What is 1 + 1?", adapter="coder"))
-    assert bare.text != adapted.text
+    replies = ask(engine, *SUMS, *with_adapter(SUMS, "coder"))
+    assert texts(replies[: len(SUMS)]) != texts(replies[len(SUMS) :])
     assert "applies the adapter coder" in caplog.text
     with pytest.raises(EngineError, match="the engine is not running"):
         asyncio.run(engine.generate(request()))
@@ -236,10 +248,9 @@ def test_an_adapter_is_loaded_while_the_server_runs_and_unloaded_afterwards(
 
     async def run() -> None:
         async with engine:
-            bare, adapted = await asyncio.gather(
-                engine.generate(request("What is 1 + 1?")), engine.generate(request("What is 1 + 1?", adapter="coder"))
-            )
-            assert bare.text != adapted.text
+            asked = (*SUMS, *with_adapter(SUMS, "coder"))
+            replies = await asyncio.gather(*(engine.generate(r) for r in asked))
+            assert texts(replies[: len(SUMS)]) != texts(replies[len(SUMS) :])
             [server] = engine._fleet.servers
             assert any(model.name.startswith("coder-") for model in await server.look())
             load = await server.load()
