@@ -31,6 +31,7 @@ from tasks.rollout.config import CollectConfig
 from tasks.rollout.episode import SHARED_POLICY
 from tasks.rollout.journal import EpisodesRef, Journal, journal_folder
 from tasks.rollout.plan import Slot, collection_identity, due_slots
+from tasks.rollout.plan_request import PlanRequest, note_request
 from tasks.rollout.play import check_error_rate, owed_slots, play_owed
 from tasks.rollout.progress import show_progress
 
@@ -147,6 +148,17 @@ class Collection:
         )
         return [replace(slot, env_idx=self.playable[slot.env_idx]) for slot in slots] if self.left_out else slots
 
+    @property
+    def request(self) -> PlanRequest:
+        """What is asked of the journal, for those who look at it."""
+        collect = self.config.collect
+        return PlanRequest(
+            num_episodes=collect.num_episodes,
+            rollouts_per_problem=collect.rollouts_per_problem,
+            enough_successes=collect.enough_successes,
+            problems=[self.problems[i].hash for i in self.playable[: self.most_problems]],
+        )
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that changes an episode; see `collection_identity`."""
@@ -183,7 +195,9 @@ class Collection:
             EngineError, ServiceError, TooManyErrors, JournalWriteError: see `play_owed`.
             ValueError: the model cannot be loaded, or the journal is damaged.
         """
-        with Journal.open(journal_folder(data_dir, self.identity), self.identity) as journal:
+        folder = journal_folder(data_dir, self.identity)
+        with Journal.open(folder, self.identity) as journal:
+            note_request(folder, self.request)
             if owed_slots(self.due(journal), journal):
                 asyncio.run(self._play(journal, title))
             slots = self.due(journal)

@@ -1,0 +1,98 @@
+"""Which of what lies there may go, and its going: whatever kills it, nothing is left that is half there.
+
+A folder first gets a name that says so, with its locks held, and is then removed; of a data file and what belongs to it
+the data file goes first. What a kill leaves of that is a leftover, which goes with the next pruning.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tasks.housekeeping.item import PRUNED, Item, Kind, locks_in, newest
+
+PRUNABLE: tuple[Kind, ...] = ("journals", "data", "rejected", "checkpoints", "versions", "caches", "logs", "leftovers")
+ALWAYS_KEPT: tuple[Kind, ...] = ("journals", "data", "rejected")
+"""Of these the newest of each series stays, unless it is named."""
+
+
+class InUse(Exception):
+    """Somebody works with it."""
+
+
+def prunable(
+    items: Sequence[Item], kinds: Collection[Kind], older_than_s: float, keep: int, named: Collection[Path] = ()
+) -> list[Item]:
+    """What may go.
+
+    Args:
+        kinds: what is looked at.
+        older_than_s: what was written later than this many seconds ago stays, unless nobody can use it.
+        keep: so many of the newest of each series stay; of `ALWAYS_KEPT` at least one.
+        named: if there are any, these alone, however new they are.
+    """
+    if named:
+        return [item for item in items if item.path in named and not item.needed and item.kind in PRUNABLE]
+    last = newest(items, keep)
+    kept = {kind: last | newest([i for i in items if i.kind == kind], max(keep, 1)) for kind in ALWAYS_KEPT}
+    before = time.time() - older_than_s
+    return [
+        item
+        for item in items
+        if item.kind in kinds
+        and not item.needed
+        and (item.worthless or (item.extent.modified < before and item.path not in kept.get(item.kind, last)))
+    ]
+
+
+def remove(item: Item) -> int:
+    """Delete it, and say how many bytes that has freed.
+
+    Raises:
+        InUse: somebody works with it.
+        OSError: it cannot be deleted.
+    """
+    with _locked(item):
+        if item.path.is_symlink():
+            raise InUse("it is a link now")
+        freed = item.extent.disk_bytes
+        if item.path.is_dir():
+            gone = _aside(item)
+            item.path.rename(gone)
+            shutil.rmtree(gone)
+        else:
+            item.path.unlink()
+        for companion in item.companions:
+            freed += companion.lstat().st_size
+            companion.unlink()
+    return freed
+
+
+def _aside(item: Item) -> Path:
+    """A name on the same disk that nobody takes for what it was: not in a folder that is searched for such things."""
+    parent = item.path.parent
+    room = parent.parent if item.kind == "journals" or parent.name == "versions" else parent
+    return room / f"{PRUNED}{uuid.uuid4().hex[:8]}"
+
+
+@contextmanager
+def _locked(item: Item) -> Iterator[None]:
+    """Hold all locks of an item: who waits for one of them sees that the folder is gone, and makes another."""
+    with ExitStack() as held:
+        for path in [*locks_in(item.path), *([item.lock] if item.lock else [])]:
+            try:
+                lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            held.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InUse("somebody writes there") from None
+        yield
