@@ -21,6 +21,7 @@ FORBIDDEN = {
     "tasks/training": {"flows", "deployments", "prefect"},
     "tasks/evaluation": {"flows", "deployments", "prefect"} | HEAVY,
     "tasks/promotion": {"flows", "deployments", "prefect"} | HEAVY,
+    "tasks/housekeeping": {"flows", "deployments", "prefect"} | HEAVY,
     "tasks/reporting": {"flows", "deployments", "prefect"} | HEAVY,
     "tasks": {"flows", "deployments"},
     "flows": {"deployments"} | HEAVY,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from tasks.evaluation.report import percent
 from tasks.housekeeping.item import Item, extent, leftovers, shown_time, temporary, who_writes
+from tasks.promotion.history import Entry, read_history
+from tasks.promotion.promoted import CURRENT, VERSIONS, current_version, is_promoted_folder
 
 
 def model_items(folder: Path) -> Iterator[Item]:
@@ -16,7 +18,7 @@ def model_items(folder: Path) -> Iterator[Item]:
         if path.name.endswith("-rounds"):
             rooms.append(path)
             yield from _rounds(path)
-        elif path.name.endswith("-promoted"):
+        elif is_promoted_folder(path):
             yield from _versions(path)
         elif path.name.startswith("sft_model_") or _is_model(path):
             rooms.append(path)
@@ -39,60 +41,65 @@ def _rounds(folder: Path) -> Iterator[Item]:
     """The adapters of the rounds of expert iteration, and the best of them."""
     for path in _folders(folder):
         found = extent(path)
-        if path.name == "promoted":
-            since = f"since {shown_time(found.modified)}, the best of the rounds"
-            yield _promoted(Item(kind="versions", what="model folder", path=path, extent=found), since)
-        else:
-            cost = "that round must be trained again"
-            yield Item(kind="versions", what="model folder", path=path, extent=found, cost=cost, series=str(folder))
-
-
-def _promoted(item: Item, detail: str) -> Item:
-    return Item(
-        kind=item.kind,
-        what=item.what,
-        path=item.path,
-        extent=item.extent,
-        state="promoted",
-        detail=detail,
-        needed="promoted",
-    )
+        in_use = path.name == "promoted"
+        yield Item(
+            kind="versions",
+            what="model folder",
+            path=path,
+            extent=found,
+            state="promoted" if in_use else "whole",
+            detail=f"since {shown_time(found.modified)}, the best of the rounds" if in_use else "",
+            needed="promoted" if in_use else "",
+            cost="that round must be trained again",
+            series=str(folder),
+        )
 
 
 def _versions(folder: Path) -> Iterator[Item]:
-    """What was promoted, one after the other; `current` leads to the one in use."""
-    current = (folder / "current").resolve()
-    told = _history(folder / "history.jsonl")
-    for path in _folders(folder / "versions"):
-        item = Item(
+    """What was promoted, one after the other."""
+    told = {entry.version: entry for entry in _history(folder) if entry.outcome != "kept the old one"}
+    for path in _folders(folder / VERSIONS):
+        entry = told.get(path.name)
+        in_use = is_promoted(path)
+        yield Item(
             kind="versions",
             what="promoted version",
             path=path,
             extent=extent(path),
-            state="replaced",
-            detail=told.get(path.name, ""),
+            state="promoted" if in_use else "replaced",
+            detail=_since(entry) if entry else "",
+            needed="promoted" if in_use else "",
             cost="it cannot be rolled back to",
             series=str(folder),
+            lock=folder / "writer.lock",
         )
-        yield _promoted(item, item.detail) if path.resolve() == current else item
-    yield from leftovers(temporary(folder))
+    yield from leftovers([*temporary(folder), *temporary(folder / VERSIONS)])
 
 
-def _history(path: Path) -> dict[str, str]:
-    """What the history says last of each version."""
-    found: dict[str, str] = {}
+def is_promoted(version: Path) -> bool:
+    """Whether a version is the one in use: by the pointer, or by a history that says so and cannot be read."""
+    folder = version.parents[1]
+    if version.resolve() == (folder / CURRENT).resolve():
+        return True
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
+        return current_version(folder) == version.name
+    except ValueError:
+        return True
+
+
+def _history(folder: Path) -> list[Entry]:
+    try:
+        return read_history(folder)
+    except ValueError:
+        return []
+
+
+def _since(entry: Entry) -> str:
+    found = f"since {shown_time(entry.when.timestamp())}, {entry.outcome}: {entry.why}"
+    if entry.proof is None:
         return found
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue  # torn by a kill
-        if isinstance(entry, dict) and "version" in entry:
-            found[str(entry["version"])] = ", ".join(f"{k} {v}" for k, v in entry.items() if k != "version")
-    return found
+    before, after = percent(entry.proof.before), percent(entry.proof.after)
+    return f"{found}, {before} -> {after} of {entry.proof.problems:,}"
 
 
 def _training(path: Path) -> Item:

@@ -16,6 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tasks.housekeeping.item import PRUNED, Item, Kind, locks_in, newest
+from tasks.housekeeping.model_items import is_promoted
+from tasks.promotion.promoted import VERSIONS
 
 PRUNABLE: tuple[Kind, ...] = ("journals", "data", "rejected", "checkpoints", "versions", "caches", "logs", "leftovers")
 ALWAYS_KEPT: tuple[Kind, ...] = ("journals", "data", "rejected")
@@ -61,6 +63,8 @@ def remove(item: Item) -> int:
     with _locked(item):
         if item.path.is_symlink():
             raise InUse("it is a link now")
+        if item.path.parent.name == VERSIONS and is_promoted(item.path):
+            raise InUse("it is promoted by now")
         freed = item.extent.disk_bytes
         if item.path.is_dir():
             gone = _aside(item)
@@ -77,7 +81,7 @@ def remove(item: Item) -> int:
 def _aside(item: Item) -> Path:
     """A name on the same disk that nobody takes for what it was: not in a folder that is searched for such things."""
     parent = item.path.parent
-    room = parent.parent if item.kind == "journals" or parent.name == "versions" else parent
+    room = parent.parent if item.kind == "journals" or parent.name == VERSIONS else parent
     return room / f"{PRUNED}{uuid.uuid4().hex[:8]}"
 
 

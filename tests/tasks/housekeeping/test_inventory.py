@@ -11,9 +11,14 @@ from tasks.housekeeping.data_items import data_items
 from tasks.housekeeping.inventory import run_items
 from tasks.housekeeping.item import newest
 from tasks.housekeeping.model_items import model_items
+from tasks.promotion.history import Entry, Proof, append_entry, now
 from tasks.rollout.folder_lock import lock_folder, unlock_folder
 from tasks.rollout.plan_request import PlanRequest, note_request
 from tests.tasks.reporting.folders import episode, write_data_file, write_journal
+
+PROOF = Proof(
+    problems=200, before=0.5, after=0.6, difference=0.1, low=0.05, high=0.15, p_value=0.01, verdict="improved"
+)
 
 
 def ask_for(journal: Path, count: int) -> None:
@@ -106,19 +111,22 @@ def test_what_is_promoted_is_told_from_the_others_with_its_result(tmp_path):
     for version in ("20260101_020304-aaaaaaaa", "20260108_020304-bbbbbbbb"):
         (promoted / "versions" / version).mkdir(parents=True)
     (promoted / "current").symlink_to("versions/20260108_020304-bbbbbbbb")
-    (promoted / "history.jsonl").write_text(
-        json.dumps({"version": "20260108_020304-bbbbbbbb", "verdict": "improved"}) + '\n{"torn'
+    told = Entry(
+        when=now(), outcome="promoted", version="20260108_020304-bbbbbbbb", replaced=None, why="improved", proof=PROOF
     )
+    append_entry(promoted, told)
     items = model_items(tmp_path)
-    found = {str(i.path.relative_to(tmp_path)): (i.state, i.needed, i.detail.partition(",")[0]) for i in items}
-    since = found["sft_model_math-rounds/promoted"][2]
-    assert since.startswith("since 20")
+    found = {str(i.path.relative_to(tmp_path)): (i.state, i.needed, i.detail.partition(", ")[2]) for i in items}
     assert found == {
         "sft_model_math": ("whole", "a result", ""),
         "sft_model_math-promoted/versions/20260101_020304-aaaaaaaa": ("replaced", "", ""),
-        "sft_model_math-promoted/versions/20260108_020304-bbbbbbbb": ("promoted", "promoted", "verdict improved"),
+        "sft_model_math-promoted/versions/20260108_020304-bbbbbbbb": (
+            "promoted",
+            "promoted",
+            "promoted: improved, 50.0 % -> 60.0 % of 200",
+        ),
         "sft_model_math-rounds/1": ("whole", "", ""),
-        "sft_model_math-rounds/promoted": ("promoted", "promoted", since),
+        "sft_model_math-rounds/promoted": ("promoted", "promoted", "the best of the rounds"),
     }
 
 

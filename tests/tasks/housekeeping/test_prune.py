@@ -14,6 +14,7 @@ from tasks.housekeeping.inventory import run_items
 from tasks.housekeeping.item import Item
 from tasks.housekeeping.model_items import model_items
 from tasks.housekeeping.prune import PRUNABLE, InUse, prunable, remove
+from tasks.promotion.history import Entry, append_entry, now
 from tasks.rollout.folder_lock import lock_folder, unlock_folder
 from tests.tasks.reporting.folders import episode, write_data_file, write_journal
 
@@ -78,6 +79,18 @@ def test_a_training_that_runs_and_what_is_promoted_stay(tmp_path):
         everything = {item.path for item in items}
         assert chosen(items) == chosen(items, named=everything) == {"b"}
     assert chosen(list(model_items(tmp_path))) == {"b", work.name}
+
+
+def test_a_version_that_is_promoted_meanwhile_stays(tmp_path):
+    promoted = tmp_path / "sft_model_math-promoted"
+    for name in "ab":
+        (promoted / "versions" / name).mkdir(parents=True)
+    (promoted / "current").symlink_to("versions/a")
+    (old,) = (i for i in model_items(tmp_path) if not i.needed)
+    append_entry(promoted, Entry(when=now(), outcome="rolled back", version="b", replaced="a", why="asked for"))
+    with pytest.raises(InUse, match="promoted by now"):
+        remove(old)
+    assert {i.needed for i in model_items(tmp_path)} == {"promoted"}
 
 
 def test_who_waits_for_a_journal_that_is_deleted_gets_a_new_one(nights):
