@@ -20,7 +20,7 @@ from tasks.rollout.collection import Collection
 from tasks.training.config import TrainConfig
 from tasks.training.launch import check_writable
 from tasks.training.lora import check_form
-from tasks.training.trackers import check_trackers
+from tasks.training.progress.trackers import check_trackers
 
 MIN_FREE_BYTES = 200 * 1024**2
 
@@ -104,7 +104,7 @@ def check_devices(config: TrainConfig) -> None:
         ValueError: there is not, or it is no such file.
     """
     if config.accelerate_config is not None:
-        from tasks.training.ranks import num_processes  # what it reads the file with takes seconds to import
+        from tasks.training.processes.ranks import num_processes  # what it reads the file with takes seconds to import
 
         num_processes(config)
 

@@ -32,8 +32,8 @@ from tasks.rollout.artifact import Ref
 from tasks.rollout.journal import EpisodesRef
 from tasks.rollout.problem_check import needs_check
 from tasks.train import train
-from tasks.training.card import add_evaluation
 from tasks.training.launch import AdapterRef
+from tasks.training.model_folder.card import add_evaluation
 from tasks.validate import validate
 
 P = ParamSpec("P")

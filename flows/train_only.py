@@ -33,8 +33,8 @@ from flows.steps import Steps, from_here
 from tasks.dataset.checks import check_records
 from tasks.dataset.files import find_data_files, find_weighted_files
 from tasks.evaluation.report import RunReport
-from tasks.training.audit import audit_table
-from tasks.training.gate import audit_data
+from tasks.training.gate.audit import audit_table
+from tasks.training.gate.audit_data import audit_data
 
 DEFAULTS = RunConfig()
 
@@ -84,7 +84,7 @@ def show_plan(config: RunConfig, policy: str, data: list[Path]) -> RunReport:
     Raises:
         ValueError: it cannot be trained.
     """
-    from tasks.training.dry_run import plan, plan_rows  # it takes torch, which takes seconds
+    from tasks.training.gate.dry_run import plan, plan_rows  # it takes torch, which takes seconds
 
     found = audit_data(data, config.model, config.train)
     table = Table(title="dry run: nothing is trained", title_justify="left", show_header=False, min_width=60)

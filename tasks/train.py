@@ -13,11 +13,11 @@ from rich.console import Console
 
 from tasks.caching import by_content
 from tasks.engines.config import ModelConfig
-from tasks.training.audit import audit_table
 from tasks.training.config import TrainConfig
-from tasks.training.gate import audit_data
+from tasks.training.gate.audit import audit_table
+from tasks.training.gate.audit_data import audit_data
 from tasks.training.launch import AdapterRef, train_adapter, train_key
-from tasks.training.progress import show_training
+from tasks.training.progress.bar import show_training
 
 
 def _content(

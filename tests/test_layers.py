@@ -28,6 +28,9 @@ FORBIDDEN = {
 }
 """What no module under a folder may import, wherever in its code."""
 
+OF_TRAINING = ("processes", "progress", "rows", "checkpoints", "steps", "gate", "model_folder")
+"""The rooms of tasks/training: each may import from those before it."""
+
 
 def imports(path: Path) -> Iterator[str]:
     """Top-level packages that a module imports."""
@@ -51,6 +54,16 @@ def test_files_in_tasks_are_the_only_ones_in_tasks_that_know_prefect() -> None:
     knowing = {m.relative_to(ROOT) for m in (ROOT / "tasks").rglob("*.py") if "prefect" in imports(m)}
     assert knowing
     assert all(len(module.parts) == 2 for module in knowing)
+
+
+@pytest.mark.parametrize("room", OF_TRAINING)
+def test_a_room_of_training_imports_only_from_those_before_it(room: str) -> None:
+    modules = sorted((ROOT / "tasks/training" / room).glob("*.py"))
+    assert len(modules) > 1
+    may_not = {*OF_TRAINING[OF_TRAINING.index(room) + 1 :], "launch", "sft"}
+    nodes = [node for module in modules for node in ast.walk(ast.parse(module.read_text()))]
+    imported = [(node.module or "").split(".") for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert not {name[2] for name in imported if name[:2] == ["tasks", "training"]} & may_not
 
 
 def test_the_confined_side_of_the_sandbox_imports_the_standard_library_and_itself_alone() -> None:

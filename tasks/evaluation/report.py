@@ -12,7 +12,7 @@ from rich.text import Text
 from tasks.evaluation.compare import Comparison, Effect, ProblemChange
 from tasks.evaluation.intervals import Estimate
 from tasks.evaluation.series import Arm, Round
-from tasks.training.audit import Audit, audit_markdown, audit_rows
+from tasks.training.gate.audit import Audit, audit_markdown, audit_rows
 from tasks.training.job import TrainCounts
 
 MOST_LISTED = 20

@@ -29,8 +29,8 @@ from pydantic import TypeAdapter
 from tasks.engines.config import ModelConfig
 from tasks.engines.model_files import STARTER, model_fingerprint, resolve_model
 from tasks.rollout.artifact import Ref, content_hash, publish_file
-from tasks.training.audit import Audit
 from tasks.training.config import TrainConfig
+from tasks.training.gate.audit import Audit
 from tasks.training.job import (
     JOB_FILE,
     LOG_FILE,
@@ -42,7 +42,7 @@ from tasks.training.job import (
     TrainEvent,
 )
 from tasks.training.lora import with_form_of_init
-from tasks.training.ranks import RANK_VARIABLES
+from tasks.training.processes.ranks import RANK_VARIABLES
 
 logger = logging.getLogger(__name__)
 

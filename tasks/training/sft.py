@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 from tasks.rollout.artifact import publish_file
 from tasks.training.config import TrainConfig
 from tasks.training.job import BEST_WEIGHTS, OUTCOME_FILE, Job, Outcome, TrainCounts
-from tasks.training.ranks import become_ranks, die_with_parent, rank
-from tasks.training.stopping import StopSignal, TrainingStopped
+from tasks.training.processes.ranks import become_ranks, die_with_parent, rank
+from tasks.training.processes.stopping import StopSignal, TrainingStopped
 
 if TYPE_CHECKING:
-    from tasks.training.audit import Audit
-    from tasks.training.log import Entry
-    from tasks.training.step_trainer import StepTrainer
+    from tasks.training.gate.audit import Audit
+    from tasks.training.progress.log import Entry
+    from tasks.training.steps.step_trainer import StepTrainer
 
 
 def main(job_path: Path) -> int:
@@ -78,12 +78,12 @@ def run_job(job: Job, stop: StopSignal | None = None) -> Outcome:
 
     from tasks.dataset.rows import DataFileError
     from tasks.engines.chat_tokens import TemplateArgsError
-    from tasks.training.checkpoints import CheckpointError, is_disk_full
+    from tasks.training.checkpoints.folder import CheckpointError, is_disk_full
     from tasks.training.lora import AdapterFormError
-    from tasks.training.proof import UnusableWeightsError
-    from tasks.training.split import TooFewProblemsError
-    from tasks.training.step_trainer import NoMemoryLeftError
-    from tasks.training.token_data import NothingToTrainError
+    from tasks.training.model_folder.proof import UnusableWeightsError
+    from tasks.training.rows.split import TooFewProblemsError
+    from tasks.training.rows.token_data import NothingToTrainError
+    from tasks.training.steps.step_trainer import DivergedError, NoMemoryLeftError
 
     try:
         return Outcome(kind="done", counts=_train(job, stop))
@@ -91,7 +91,7 @@ def run_job(job: Job, stop: StopSignal | None = None) -> Outcome:
         return Outcome(kind="out_of_memory", message=_too_large(error, job.config))
     except (DataFileError, NothingToTrainError, TooFewProblemsError, TemplateArgsError, AdapterFormError) as error:
         return Outcome(kind="refused", message=str(error))
-    except (UnusableWeightsError, CheckpointError) as error:
+    except (DivergedError, UnusableWeightsError, CheckpointError) as error:
         return Outcome(kind="failed", message=str(error))
     except (OSError, RuntimeError, SafetensorError) as error:
         if not is_disk_full(error):
@@ -121,13 +121,13 @@ def _train(job: Job, stop: StopSignal | None) -> TrainCounts:
 
     from tasks.engines.chat_tokens import check_template_args, end_of_turn_id
     from tasks.engines.model_files import quiet_transformers
-    from tasks.training.audit import audit
-    from tasks.training.log import entries
-    from tasks.training.publish import publish_model
-    from tasks.training.token_data import token_data
-    from tasks.training.token_rows import TokenRows
-    from tasks.training.trainer import make_trainer, trained_model
-    from tasks.training.validation import BestWeights
+    from tasks.training.gate.audit import audit
+    from tasks.training.model_folder.publish import publish_model
+    from tasks.training.progress.log import entries
+    from tasks.training.rows.token_data import token_data
+    from tasks.training.rows.token_rows import TokenRows
+    from tasks.training.steps.trainer import make_trainer, trained_model
+    from tasks.training.steps.validation import BestWeights
 
     quiet_transformers()
     tokenizer = AutoTokenizer.from_pretrained(job.model_folder, trust_remote_code=job.trust_remote_code)
@@ -153,8 +153,8 @@ def _train(job: Job, stop: StopSignal | None) -> TrainCounts:
 
 
 def _counts(job: Job, found: Audit, trainer: StepTrainer, log: Sequence[Entry], published_step: int) -> TrainCounts:
-    from tasks.training.log import tokens_per_second, validation_losses
     from tasks.training.lora import form
+    from tasks.training.progress.log import tokens_per_second, validation_losses
 
     losses = [entry["loss"] for entry in log if "loss" in entry]
     return TrainCounts(

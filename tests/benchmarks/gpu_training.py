@@ -137,12 +137,12 @@ def winnow_trainer(rows: Any, clock: Any, work_dir: Path, folder: Path, side: st
     """A trainer as a training has it, and the lengths of the rows of each of its steps."""
     from transformers import AutoTokenizer
 
-    import tasks.training.step_trainer as step_trainer
+    import tasks.training.steps.step_trainer as step_trainer
     from tasks.training.config import TrainConfig
     from tasks.training.job import Job
-    from tasks.training.token_data import RowCounts, TokenData
-    from tasks.training.token_rows import TokenRows
-    from tasks.training.trainer import make_trainer
+    from tasks.training.rows.token_data import RowCounts, TokenData
+    from tasks.training.rows.token_rows import TokenRows
+    from tasks.training.steps.trainer import make_trainer
 
     if side == "winnow-padded":
         step_trainer.use_packed_attention = lambda model: False

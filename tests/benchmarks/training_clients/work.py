@@ -67,8 +67,8 @@ def token_rows(data: Path, model: Path) -> Any:
     from transformers import AutoTokenizer
 
     from tasks.training.config import TrainConfig
-    from tasks.training.token_data import token_data
-    from tasks.training.token_rows import TokenRows
+    from tasks.training.rows.token_data import token_data
+    from tasks.training.rows.token_rows import TokenRows
 
     tokens = token_data([data], model, AutoTokenizer.from_pretrained(model), {}, TrainConfig())
     return TokenRows(tokens, [data], np.arange(len(tokens.rows)))

@@ -17,7 +17,7 @@ from typing import Protocol
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tasks.training.checkpoints import WRITING
+from tasks.training.checkpoints.folder import WRITING
 from tasks.training.config import TrainConfig
 from tasks.training.job import CHECKPOINTS, JOB_FILE, LOG_FILE, OUTCOME_FILE, PROGRESS_FILE, Job, Outcome
 from tests.tasks.training.jobs import plain_job

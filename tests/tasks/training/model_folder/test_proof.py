@@ -1,0 +1,48 @@
+"""Weights that are rubbish, or were trained to nothing, are refused before they are published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from tasks.training.model_folder.proof import UnusableWeightsError, prove
+from tests.tasks.training.jobs import job_of, write_adapter
+
+
+def test_an_adapter_that_changes_what_the_model_says_is_proven(tiny_model: Path, tmp_path: Path) -> None:
+    job = job_of(tiny_model, tmp_path)
+    assert prove(write_adapter(job, tmp_path / "a"), job) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (float("nan"), "NaN or infinite .*Lower train.learning_rate"),
+        (float("inf"), "NaN or infinite .*Lower train.learning_rate"),
+        (0.0, "left every weight as it was; nothing was published. Raise train.learning_rate"),
+        (1e-12, "do not change what the model says.*Raise train.learning_rate"),
+    ],
+)
+def test_an_adapter_that_is_of_no_use_is_refused(tiny_model: Path, tmp_path: Path, size: float, said: str) -> None:
+    job = job_of(tiny_model, tmp_path)
+    with pytest.raises(UnusableWeightsError, match=said):
+        prove(write_adapter(job, tmp_path / "a", size), job)
+
+
+def test_an_adapter_that_is_as_the_one_before_it_was_not_trained(tiny_model: Path, tmp_path: Path) -> None:
+    before = write_adapter(job_of(tiny_model, tmp_path), tmp_path / "before")
+    job = job_of(tiny_model, tmp_path, init_adapter=before)
+    with pytest.raises(UnusableWeightsError, match="left every weight as it was"):
+        prove(before, job)
+
+
+def test_all_weights_are_compared_with_the_base(tiny_model: Path, tmp_path: Path) -> None:
+    job = job_of(tiny_model, tmp_path, use_lora=False)
+    with pytest.raises(UnusableWeightsError, match="left every weight as it was"):
+        prove(tiny_model, job)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model.model.layers[0].mlp.up_proj.weight.data.mul_(1.5)
+    model.save_pretrained(tmp_path / "trained")
+    assert prove(tmp_path / "trained", job) > 1e-4
