@@ -125,10 +125,10 @@ def audit(
     import pyarrow.compute as pc
 
     distinct = tokens.rows.data
-    length_of = pc.list_value_length(distinct.column("labels")).to_numpy()
+    length_of = pc.list_value_length(distinct.column("input_ids")).to_numpy()
     prompt_of = distinct.column("prompt_length").to_numpy()
     file_of = distinct.column("file").to_numpy()
-    ends_of = np.concatenate([_last(chunk) for chunk in distinct.column("labels").chunks]) == end
+    ends_of = np.concatenate([_last(chunk) for chunk in distinct.column("input_ids").chunks]) == end
     problem_of = distinct.column("problem").to_numpy()
     is_held_back = np.zeros(len(file_of), dtype=np.bool_)
     if config.validation_share:
@@ -180,9 +180,9 @@ def _spread_out(samples: Sequence[SampledRow]) -> list[SampledRow]:
     return [samples[round(i)] for i in at.tolist()]
 
 
-def _last(labels: Any) -> Indices:
-    """The last label of each row of a batch."""
-    last: Indices = labels.flatten().to_numpy()[(labels.offsets.to_numpy() - labels.offsets[0].as_py())[1:] - 1]
+def _last(ids: Any) -> Indices:
+    """The last token of each row of a batch."""
+    last: Indices = ids.flatten().to_numpy()[(ids.offsets.to_numpy() - ids.offsets[0].as_py())[1:] - 1]
     return last
 
 
@@ -192,8 +192,8 @@ def _lengths(lengths: Indices) -> Lengths:
 
 
 def _shown(row: dict[str, Any], where: str, agent: str, tokenizer: PreTrainedTokenizerBase) -> AuditedRow:
-    cut = row["prompt_length"]
-    prompt, reply = (str(tokenizer.decode(ids)) for ids in (row["input_ids"][:cut], row["labels"][cut:]))
+    cut, ids = row["prompt_length"], row["input_ids"]
+    prompt, reply = (str(tokenizer.decode(part)) for part in (ids[:cut], ids[cut:]))
     if len(prompt) > _SHOWN_PROMPT:
         prompt = f"[{len(prompt) - _SHOWN_PROMPT:,} characters] ... {prompt[-_SHOWN_PROMPT:]}"
     if len(reply) > _SHOWN_REPLY:

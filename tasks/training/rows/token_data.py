@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-_VERSION = 3
+_VERSION = 4
 """Raise it when the same content gives other rows."""
 _ROWS_AT_ONCE = 256
 _MOST_SAMPLES = 64
@@ -96,7 +96,7 @@ class TokenData:
     """Token rows on disk, each distinct row once."""
 
     rows: Dataset
-    """input_ids, labels, prompt_length, file: index of the data file, number: line or row in it, problem: see
+    """input_ids, prompt_length, file: index of the data file, number: line or row in it, problem: see
     `problem_number`. Memory-mapped."""
     counts: RowCounts
 
@@ -172,8 +172,7 @@ def _write_rows(
     import pyarrow as pa
 
     tokens, number = pa.list_(pa.int32()), pa.int32()
-    columns = {"input_ids": tokens, "labels": tokens, "prompt_length": number, "file": number, "number": number}
-    columns |= {"problem": pa.int64()}
+    columns = {"input_ids": tokens, "prompt_length": number, "file": number, "number": number, "problem": pa.int64()}
     schema = pa.schema(list(columns.items()))
     reader = _TokenReader(data, tokenizer, template_args, config)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
@@ -181,7 +180,6 @@ def _write_rows(
             rows = [row for row, _ in batch]
             values = [
                 [row.input_ids for row in rows],
-                [row.labels for row in rows],
                 [row.prompt_length for row in rows],
                 [at.file for _, at in batch],
                 [at.number for _, at in batch],

@@ -14,9 +14,6 @@ from tasks.rollout.episode import Turn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100
-"""Label of a token that the loss leaves out."""
-
 _THINK_BEGINS, _THINK_ENDS = "<think>", "</think>"
 
 
@@ -29,13 +26,8 @@ class TokenRow:
     """One record: prompt, reply and, unless the reply was cut off, the token that ends a turn."""
 
     input_ids: list[int]
-    labels: list[int]
-    """`input_ids`, with `IGNORED` for the prompt."""
-
-    @property
-    def prompt_length(self) -> int:
-        """Tokens without a loss; the others follow them."""
-        return self.labels.count(IGNORED)
+    prompt_length: int
+    """Tokens without a loss; the others follow them."""
 
     @property
     def prompt_ids(self) -> list[int]:
@@ -43,7 +35,7 @@ class TokenRow:
 
     @property
     def reply_ids(self) -> list[int]:
-        return self.labels[self.prompt_length :]
+        return self.input_ids[self.prompt_length :]
 
 
 def tokenise(
@@ -70,7 +62,7 @@ def tokenise(
 
 
 def _row(prompt_ids: list[int], reply_ids: list[int]) -> TokenRow:
-    return TokenRow(prompt_ids + reply_ids, [IGNORED] * len(prompt_ids) + reply_ids)
+    return TokenRow(prompt_ids + reply_ids, len(prompt_ids))
 
 
 def _rendered(

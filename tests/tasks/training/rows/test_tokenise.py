@@ -18,7 +18,7 @@ from tasks.engines.model_files import STARTER_FOLDER
 from tasks.rollout.collection import Collection, PlayConfig
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.episode import Turn
-from tasks.training.rows.tokenise import IGNORED, TokenRow, UntrainableRowError, differs_from_sampled, tokenise
+from tasks.training.rows.tokenise import TokenRow, UntrainableRowError, differs_from_sampled, tokenise
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -53,13 +53,11 @@ def record(messages: list[dict[str, str]], **metadata: Any) -> Record:
     return Record.model_validate({"messages": messages, "metadata": metadata})
 
 
-def test_the_labels_are_the_last_reply_and_its_end_of_turn(tokenizer: Any) -> None:
+def test_the_loss_is_on_the_last_reply_and_its_end_of_turn(tokenizer: Any) -> None:
     (row,) = rows_of([record(CHAT)], tokenizer)
-    learned = [label for label in row.labels if label != IGNORED]
-    assert tokenizer.decode(learned) == " It is 2.\n<|im_end|>"
-    assert row.labels[-len(learned) :] == learned == row.input_ids[-len(learned) :]
-    prompt = row.input_ids[: -len(learned)]
-    assert prompt == prompt_token_ids(tokenizer, CHAT[:-1], {})  # type: ignore[arg-type]
+    assert tokenizer.decode(row.reply_ids) == " It is 2.\n<|im_end|>"
+    prompt = row.input_ids[: -len(row.reply_ids)]
+    assert prompt == row.prompt_ids == prompt_token_ids(tokenizer, CHAT[:-1], {})  # type: ignore[arg-type]
     assert tokenizer.decode(prompt).endswith("Again.<|im_end|>\n<|im_start|>assistant\n")
 
 
@@ -71,7 +69,7 @@ def test_a_trained_prompt_is_told_what_the_played_one_was(thinking_model: Path) 
 
 def test_a_reply_that_was_cut_off_is_not_taught_to_end_there(tokenizer: Any) -> None:
     (row,) = rows_of([record(CHAT, finish_reason="length")], tokenizer)
-    assert tokenizer.decode([label for label in row.labels if label != IGNORED]) == " It is 2.\n"
+    assert tokenizer.decode(row.reply_ids) == " It is 2.\n"
 
 
 REFUSED_PROMPTS = {
