@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.engines.config import ModelConfig
 from tasks.engines.model_files import ADAPTER_CONFIG, check_base, is_lora
 from tasks.training.config import TrainConfig
+from tasks.training.processes.ranks import uses_gpu
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _KEYS = {"lora_r": "r", "lora_alpha": "lora_alpha", "use_dora": "use_dora", "use_rslora": "use_rslora"}
 """Our names for an adapter's form, and those of its config file."""
+
+_NEEDS_GPU = "train.quantization: 4bit needs a GPU, and none is used here; leave it out"
+"""On a CPU bitsandbytes has no gradient for all that it computes."""
 
 
 class AdapterFormError(ValueError):
@@ -43,14 +47,11 @@ def check_form(config: TrainConfig, model: ModelConfig, output_dir: Path) -> Non
     """See, before anything is collected, that it can be trained.
 
     Raises:
-        AdapterFormError: a package is missing, or train.init_adapter is no adapter to go on from.
+        AdapterFormError: a package or a GPU is missing, or train.init_adapter is no adapter to go on from.
         ValueError: it is one of another model.
     """
-    if config.quantization == "4bit" and importlib.util.find_spec("bitsandbytes") is None:
-        raise AdapterFormError(
-            "train.quantization: 4bit needs bitsandbytes, which is not installed in this environment; "
-            "pip install -e '.[qlora]', or leave it out"
-        )
+    if config.quantization == "4bit":
+        _check_4_bits(config)
     if config.init_adapter is None:
         return
     folder = config.init_adapter.expanduser().absolute()
@@ -61,6 +62,16 @@ def check_form(config: TrainConfig, model: ModelConfig, output_dir: Path) -> Non
             "output folder"
         )
     check_base(folder, model, "train.init_adapter")
+
+
+def _check_4_bits(config: TrainConfig) -> None:
+    if not uses_gpu(config):
+        raise AdapterFormError(_NEEDS_GPU)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise AdapterFormError(
+            "train.quantization: 4bit needs bitsandbytes, which is not installed in this environment; "
+            "pip install -e '.[qlora]', or leave it out"
+        )
 
 
 def with_form_of_init(config: TrainConfig) -> TrainConfig:
@@ -111,10 +122,8 @@ def load_model(job: Job, dtype: torch.dtype, device: torch.device) -> Any:
     from transformers import AutoModelForCausalLM
 
     config = job.config
-    if (
-        config.quantization == "4bit" and device.type != "cuda"
-    ):  # there bitsandbytes has no gradient for all it computes
-        raise AdapterFormError("train.quantization: 4bit needs a GPU, and none is used here; leave it out")
+    if config.quantization == "4bit" and device.type != "cuda":
+        raise AdapterFormError(_NEEDS_GPU)
     torch.manual_seed(config.seed)
     model = AutoModelForCausalLM.from_pretrained(
         job.model_folder,

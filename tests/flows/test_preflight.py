@@ -50,9 +50,13 @@ def test_what_a_training_cannot_be_launched_with_is_refused_before_anything_is_c
     common = ["--model.path", "starter", "--collect.data_dir", str(tmp_path), "--train.num_gpus", "0"]
     sharded = tmp_path / "fsdp.yaml"
     sharded.write_text("distributed_type: FSDP\nfsdp_config: {fsdp_version: 2}\n")
-    for path, message in ((tmp_path / "none.yaml", "cannot read"), (sharded, "shards the model over GPUs")):
+    for name, value, message in (
+        ("accelerate_config", str(tmp_path / "none.yaml"), "cannot read"),
+        ("accelerate_config", str(sharded), "shards the model over GPUs"),
+        ("quantization", "4bit", "4bit needs a GPU, and none is used here"),
+    ):
         with pytest.raises(ValueError, match=message):
-            check_training(read_config(RunConfig, [*common, "--train.accelerate_config", str(path)]))
+            check_training(read_config(RunConfig, [*common, f"--train.{name}", value]))
 
 
 def test_a_model_that_was_named_is_never_replaced(no_hub: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,16 @@ def num_processes(config: TrainConfig) -> int:
     return _num_processes(config, _file(config))
 
 
+def uses_gpu(config: TrainConfig) -> bool:
+    """Whether a training here computes on a GPU.
+
+    Raises:
+        AccelerateConfigError: see `read_accelerate_config`.
+    """
+    file = _file(config)
+    return config.num_gpus != 0 and not (file is not None and file.use_cpu) and _visible_gpus() > 0
+
+
 def _file(config: TrainConfig) -> AccelerateConfig | None:
     return read_accelerate_config(config.accelerate_config) if config.accelerate_config else None
 

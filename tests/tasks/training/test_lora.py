@@ -57,7 +57,20 @@ def test_another_form_or_no_adapter_is_refused(tiny_model: Path, tmp_path: Path)
         with_form_of_init(TrainConfig(init_adapter=before))
 
 
+def test_four_bits_need_a_gpu_that_is_used(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    on_cpus = tmp_path / "cpus.yaml"
+    on_cpus.write_text("distributed_type: MULTI_CPU\nnum_processes: 2\n")
+    for otherwise in ({"num_gpus": 0}, {"accelerate_config": on_cpus}):
+        config = TrainConfig.model_validate({"quantization": "4bit", **otherwise})
+        with pytest.raises(AdapterFormError, match="4bit needs a GPU, and none is used here; leave it out"):
+            check_form(config, ModelConfig(path=str(tiny_model)), tmp_path)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
-def test_four_bits_without_bitsandbytes_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+def test_four_bits_without_bitsandbytes_are_refused(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(AdapterFormError, match=r"pip install -e '\.\[qlora\]'"):
         check_form(TrainConfig(quantization="4bit"), ModelConfig(path=str(tiny_model)), tmp_path)
