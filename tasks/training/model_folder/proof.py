@@ -11,17 +11,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 
 from tasks.engines.adapter_probe import make_probe
 from tasks.engines.config import ModelConfig
+from tasks.engines.devices import pick_device, pick_dtype
 from tasks.engines.model_files import is_lora
 from tasks.training.job import Job
+from tasks.training.lora import load_model
 
 ADAPTER_WEIGHTS, MODEL_WEIGHTS = "adapter_model.safetensors", "model.safetensors"
 _LEAST_EFFECT = 1e-6
 """Mean change of a token's log-probability, in nats. Below it is what rounding does."""
+
+_ROUNDINGS = 8
+"""By so many of its precision a length of thousands of weights may be off."""
 
 
 class UnusableWeightsError(RuntimeError):
@@ -56,8 +62,9 @@ def _check_changed(weights: Mapping[str, Tensor], job: Job) -> None:
     if job.config.init_adapter is not None:
         before = load_file(job.config.init_adapter / ADAPTER_WEIGHTS)
         is_changed = any(name not in before or not torch.equal(value, before[name]) for name, value in weights.items())
-    elif job.config.use_lora:  # B starts at zero, and with it the adapter's whole effect
+    elif job.config.use_lora:  # B starts at zero, and with it the adapter's whole effect but that of lengths
         is_changed = any(bool(value.any()) for name, value in weights.items() if "lora_B" in name)
+        is_changed = is_changed or _other_lengths(weights, job)
     else:
         base = _base_weights(job)
         is_changed = any(not torch.equal(value.float(), base[name].float()) for name, value in weights.items())
@@ -65,6 +72,20 @@ def _check_changed(weights: Mapping[str, Tensor], job: Job) -> None:
         raise UnusableWeightsError(
             "training left every weight as it was; nothing was published. Raise train.learning_rate."
         )
+
+
+def _other_lengths(weights: Mapping[str, Tensor], job: Job) -> bool:
+    """Whether DoRA's vectors are other than at the start, where they are the lengths of the base's weight vectors."""
+    lengths = {name: value for name, value in weights.items() if "lora_magnitude_vector" in name}
+    if not lengths:
+        return False
+    trained_in = pick_dtype(pick_device(job.config.num_gpus))  # the base's, and so were the lengths computed
+    whole = job.config.model_copy(update={"quantization": "none"})
+    before = get_peft_model_state_dict(
+        load_model(job.model_copy(update={"config": whole}), torch.float32, torch.device("cpu"))
+    )
+    rounding = _ROUNDINGS * torch.finfo(trained_in).eps
+    return any(not torch.allclose(value, before[name], rtol=rounding, atol=0) for name, value in lengths.items())
 
 
 def _base_weights(job: Job) -> Mapping[str, Tensor]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from tasks.training.model_folder.proof import UnusableWeightsError, prove
-from tests.tasks.training.jobs import job_of, write_adapter
+from tests.tasks.training.jobs import adapted, job_of, write_adapter
 
 
 def test_an_adapter_that_changes_what_the_model_says_is_proven(tiny_model: Path, tmp_path: Path) -> None:
@@ -36,6 +37,20 @@ def test_an_adapter_that_is_as_the_one_before_it_was_not_trained(tiny_model: Pat
     job = job_of(tiny_model, tmp_path, init_adapter=before)
     with pytest.raises(UnusableWeightsError, match="left every weight as it was"):
         prove(before, job)
+
+
+def test_of_dora_the_lengths_count_as_well(tiny_model: Path, tmp_path: Path) -> None:
+    job = job_of(tiny_model, tmp_path, use_dora=True)
+    model = adapted(job, size=0.0)
+    model.save_pretrained(tmp_path / "untrained", save_embedding_layers=False)
+    with pytest.raises(UnusableWeightsError, match="left every weight as it was"):
+        prove(tmp_path / "untrained", job)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "magnitude" in name:
+                parameter.mul_(1.1)
+    model.save_pretrained(tmp_path / "longer", save_embedding_layers=False)
+    assert prove(tmp_path / "longer", job) > 1e-3
 
 
 def test_all_weights_are_compared_with_the_base(tiny_model: Path, tmp_path: Path) -> None:
