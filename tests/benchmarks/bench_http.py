@@ -66,11 +66,16 @@ LEVELS = [
     for level in (CONCURRENCY, 256)
 ]
 MANY = Way(f"Winnow, {MOST_CONCURRENCY} in flight, a longer run", "winnow_rollout.py", LONG_RUN, MOST_CONCURRENCY)
+BARE_LEVELS = [
+    Way(f"a bare aiohttp load generator, {level} in flight, a longer run", "bare_aiohttp.py", LONG_RUN, level)
+    for level in (CONCURRENCY, MOST_CONCURRENCY)
+]
+"""What more connections cost whoever has them."""
 FINDING = Way(f"Winnow, at most {CONCURRENCY}, finding its level", "winnow_rollout.py", 10_000, finds_level=True)
 OPENAI = Way("a loop on the openai package", "openai_loop.py", 1000, has_own_environment=True)
 VERIFIERS = Way("verifiers, SingleTurnEnv", "verifiers_env.py", 400, has_own_environment=True)
 REPLACED = Way("a stand-in of the replaced loop", "replaced_loop.py", 400, 400, has_own_environment=True)
-WAYS = [BARE, WINNOW, FINDING, *LEVELS, MANY, OPENAI, VERIFIERS, REPLACED]
+WAYS = [BARE, *BARE_LEVELS, WINNOW, FINDING, *LEVELS, MANY, OPENAI, VERIFIERS, REPLACED]
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 Run by `make bench`, or: PYTHONPATH=. python tests/benchmarks/bench_vllm.py [--turns TURNS].
 
 256 episodes of math_env in each turn. First Winnow plays them; then a load generator that knows all of the requests
-from the start sends the very same ones, at several levels of concurrency, and the best level counts. For verifiers the
-episodes are of one turn. No prompt is found in a cache: whoever came second would be faster.
+from the start sends the very same ones, at several levels of concurrency, and the best level counts. The same with
+episodes of one turn, without programs: what Winnow itself costs. For verifiers the episodes are of one turn, too. No
+prompt is found in a cache: whoever came second would be faster.
 """
 
 from __future__ import annotations
@@ -76,11 +77,16 @@ def measure(url: str, num_turns: int, folder: Path) -> tuple[dict[str, list[Meas
         found["Winnow, 1,000 episodes"].append(run("winnow_math.py", replace(many, concurrency=128)))
         found["Winnow, 1,000 in flight"].append(run("winnow_math.py", many))
         found["Winnow, one turn"].append(run("winnow_math.py", replace(single, seed=turn)))
+        for level in BARE_LEVELS:
+            once = replace(single, seed=turn, concurrency=level)
+            found[f"bare, one turn, {level} in flight"].append(run("bare_replay.py", once))
         found["verifiers, one turn"].append(run("verifiers_math.py", replace(single, seed=turn), RIVALS_PYTHON))
-    best_bare = max(
-        (found[f"bare, {level} in flight"] for level in BARE_LEVELS),
-        key=lambda runs: statistics.median(one.tokens_per_s for one in runs),
-    )
+
+    def best_bare(what: str) -> list[Measured]:
+        return max(
+            (found[f"{what}, {level} in flight"] for level in BARE_LEVELS),
+            key=lambda runs: statistics.median(one.tokens_per_s for one in runs),
+        )
 
     def ratios(mine: list[Measured], other: list[Measured], what: str) -> list[float]:
         return [getattr(a, what) / getattr(b, what) for a, b in zip(mine, other, strict=True)]
@@ -89,7 +95,12 @@ def measure(url: str, num_turns: int, folder: Path) -> tuple[dict[str, list[Meas
         Target(
             "tokens/s, in times of a bare load generator's at its best level",
             0.95,
-            ratios(found["Winnow"], best_bare, "tokens_per_s"),
+            ratios(found["Winnow"], best_bare("bare"), "tokens_per_s"),
+        ),
+        Target(
+            "the same for episodes of one turn, whose env runs no programs beside the server",
+            0.95,
+            ratios(found["Winnow, one turn"], best_bare("bare, one turn"), "tokens_per_s"),
         ),
         Target(
             "tokens/s with 1,000 episodes in flight, in times of those with 128",
