@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SCALE_INSTALLED := $(VENV)/.installed-scale
 VLLM_VENV := .venv-vllm
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
 # Installed with vLLM, and of no use here: builds for CUDA that cannot be imported beside a torch for CPUs.
@@ -10,7 +11,7 @@ VLLM_UNUSED := torchvision torchaudio torchcodec
 RIVALS := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-vllm chromium pictures quick-test test test-vllm test-gpu check format bench
+.PHONY: help install install-vllm chromium pictures quick-test test test-vllm test-scale test-gpu check format bench
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +38,9 @@ install-vllm: $(VLLM_INSTALLED)  ## create .venv-vllm, a second environment with
 test-vllm: $(VLLM_INSTALLED)  ## run the tests that need a real vLLM, on the CPU
 	@HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest -m vllm
 
+test-scale: $(SCALE_INSTALLED)  ## run the tests of several machines: a Ray cluster and an S3 server on loopback
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m scale
+
 test-gpu: $(INSTALLED)  ## run the tests that need a CUDA device
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m gpu
 
@@ -57,6 +61,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(SCALE_INSTALLED): $(INSTALLED)
+	@echo "installing Ray and a client for S3 into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,scale,scale-dev]'
 	@touch $@
 
 $(VLLM_INSTALLED): pyproject.toml constraints-vllm.txt

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from envs.sandbox import open_sandbox
 from flows.config import RunConfig
+from tasks.collect_shard import check_ray
 from tasks.dataset.select import check_agent_ratios
 from tasks.engines import engine_kind
 from tasks.engines.chat_tokens import check_template_of
@@ -59,6 +60,16 @@ def check_collecting(config: RunConfig) -> None:
     check_agent_ratios(config.collect.agent_ratios or {}, config.play.env_class.seats_for(config.env))
     Collection.for_training(config.play, {})
     check_data_folder(config.data_dir)
+    _check_workers(config)
+
+
+def _check_workers(config: RunConfig) -> None:
+    if config.collect.runner == "ray":
+        check_ray()
+    if config.collect.storage is not None:
+        from tasks.rollout.store import check_store  # the client takes a while to import
+
+        check_store(config.collect.storage)
 
 
 def check_training(config: RunConfig) -> None:

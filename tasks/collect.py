@@ -28,4 +28,10 @@ def _content(config: PlayConfig, adapters: Mapping[str, Ref], left_out: frozense
 )
 def collect(config: PlayConfig, adapters: Mapping[str, Ref], left_out: frozenset[str], data_dir: Path) -> EpisodesRef:
     """Play the episodes that are owed, each policy with its adapter if it has one, and refer to all of them."""
-    return Collection.for_training(config, adapters, left_out).play(data_dir, "collecting")
+    collection = Collection.for_training(config, adapters, left_out)
+    if config.collect.runner == "local":
+        return collection.play(data_dir, "collecting")
+    from tasks.collect_shard import ray_workers  # an extra
+
+    with ray_workers(config, adapters, left_out, data_dir) as workers:
+        return collection.play(data_dir, "collecting", workers)

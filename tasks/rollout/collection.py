@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,14 +27,20 @@ from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.engines.model_files import model_fingerprint
 from tasks.engines.scripted import script_fingerprint
 from tasks.evaluation.config import EvaluateConfig
+from tasks.faults import is_infrastructure_fault
 from tasks.rollout.artifact import Ref
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.episode import SHARED_POLICY
-from tasks.rollout.journal import EpisodesRef, Journal, journal_folder
-from tasks.rollout.plan import Slot, collection_identity, due_slots
+from tasks.rollout.journal import IDENTITY, EpisodesRef, Journal, journal_folder
+from tasks.rollout.plan import Slot, collection_identity, collection_key, due_slots
 from tasks.rollout.plan_request import PlanRequest, note_request
 from tasks.rollout.play import check_error_rate, owed_slots, play_owed
 from tasks.rollout.progress import show_progress
+from tasks.rollout.shard import ShardFile, ShardWriter, Sink
+from tasks.rollout.shards import Here, ShardJob, Workers, deal, play_hands
+
+if TYPE_CHECKING:
+    from tasks.rollout.store import StoredCollection
 
 
 def _played_model(model: ModelConfig, engine: EngineConfig) -> str:
@@ -116,6 +123,9 @@ class Collection:
             "rollouts_per_problem": evaluate.rollouts_per_problem,
             "enough_successes": None,
             "batch": None,
+            "shards": 1,
+            "runner": "local",
+            "storage": None,
         }
         collect = config.collect.with_all_roles_at(evaluate.temperature, evaluate.seed).model_copy(update=changes)
         played = config.model_copy(update={"collect": collect})
@@ -188,29 +198,103 @@ class Collection:
             "max_error_rate": collect.max_error_rate,
         }
 
-    def play(self, data_dir: Path, title: str) -> EpisodesRef:
+    def play(self, data_dir: Path, title: str, workers: Workers | None = None) -> EpisodesRef:
         """Play what is owed into the journal in `data_dir`, with a progress bar called `title`.
+
+        `workers` play it in shards, each with an engine of its own. Without them it is played here.
 
         Raises:
             EngineError, ServiceError, TooManyErrors, JournalWriteError: see `play_owed`.
             ValueError: the model cannot be loaded, or the journal is damaged.
         """
-        folder = journal_folder(data_dir, self.identity)
-        with Journal.open(folder, self.identity) as journal:
-            note_request(folder, self.request)
-            if owed_slots(self.due(journal), journal):
-                asyncio.run(self._play(journal, title))
+        with Journal.open(self._folder(data_dir), self.identity) as journal:
+            note_request(journal.folder, self.request)
+            if workers is not None or self.config.collect.storage is not None:
+                self._play_shards(journal, workers or Here(partial(self.play_shard, data_dir=data_dir)))
+            elif owed_slots(self.due(journal), journal):
+                asyncio.run(self._play(journal, lambda: self.due(journal), title))
             slots = self.due(journal)
             check_error_rate(slots, journal, self.config.collect.max_error_rate)
             return journal.publish(slots)
 
-    async def _play(self, journal: Journal, title: str) -> None:
+    def play_shard(self, job: ShardJob, data_dir: Path) -> None:
+        """Be the writer of one shard: play all of its episodes.
+
+        Raises:
+            ValueError: what is here would play other episodes than those asked for, or the journal cannot be seen.
+            EngineError, ServiceError, TooManyErrors, JournalWriteError: see `play_owed`.
+        """
+        if job.collection != self.key:
+            raise ValueError(
+                f"{job.name}: the code, the model or the problems on {socket.gethostname()} are other ones than where "
+                "the run was started; install the same everywhere"
+            )
+        slots = [Slot(self.problems[i], i, rollout_idx) for i, rollout_idx in job.episodes]
+        with ShardWriter(self._sink(job.name, data_dir), {}) as shard:
+            asyncio.run(self._play(shard, lambda: slots, f"shard {job.name[6:10]}"))
+
+    @property
+    def key(self) -> str:
+        """Names it, and its journal's folder."""
+        return collection_key(self.identity)
+
+    def _folder(self, data_dir: Path) -> Path:
+        return journal_folder(data_dir, self.identity)
+
+    def _sink(self, shard: str, data_dir: Path) -> Sink:
+        stored = self._stored()
+        if stored is not None:
+            return stored.sink(shard)
+        folder = self._folder(data_dir)
+        if not (folder / IDENTITY).exists():
+            raise ValueError(
+                f"collect.data_dir: {folder} is not to be seen on {socket.gethostname()}; give a folder that all "
+                "machines share, or collect.storage"
+            )
+        return ShardFile(folder / shard)
+
+    def _stored(self) -> StoredCollection | None:
+        """What the object store has of it, if there is a store."""
+        if self.config.collect.storage is None:
+            return None
+        from tasks.rollout.store import Store, StoredCollection  # the client takes a while to import
+
+        return StoredCollection(Store(self.config.collect.storage), self.identity)
+
+    def _play_shards(self, journal: Journal, workers: Workers) -> None:
+        """Have `workers` play what is owed; where the plan follows the outcomes, in stages."""
+        stored = self._stored()
+        if stored is not None:
+            stored.claim()
+            for name in stored.fetch(journal.folder):
+                journal.take_in(name)
+
+        most_slots = self.config.collect.num_episodes
+
+        def take_in(name: str) -> None:
+            if stored is not None:
+                stored.fetch_shard(journal.folder, name)
+            journal.take_in(name)
+            check_error_rate(self.due(journal), journal, self.config.collect.max_error_rate, most_slots)
+
+        while owed := owed_slots(self.due(journal), journal):
+            play_hands(
+                deal(owed, self.config.collect.shards),
+                workers,
+                collection=self.key,
+                new_shard=journal.new_shard,
+                take_in=take_in,
+                is_finished=lambda slot: slot.key in journal.finished,
+                may_try_again=is_infrastructure_fault,
+            )
+
+    async def _play(self, journal: ShardWriter, due: Callable[[], list[Slot]], title: str) -> None:
         config = self.config
         adapters = {policy: adapter.path for policy, adapter in self.adapters.items()}
         plays_bare = not set(config.policy_names) <= set(adapters)
         async with open_engine(config.model, config.engine, adapters, plays_bare=plays_bare) as engine:
             with show_progress(title) as progress, closing(open_sandbox(config.sandbox)) as sandbox:
-                while owed_slots(slots := self.due(journal), journal):
+                while owed_slots(slots := due(), journal):
                     await play_owed(
                         slots,
                         env_class=config.env_class,

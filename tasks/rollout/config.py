@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from tasks.engines.base import Sampling
 
@@ -75,6 +75,25 @@ class CollectConfig(BaseModel):
         description="Share of episodes that may end in an error of the env, or at engine.episode_timeout_s, before the "
         "run fails.",
     )
+    shards: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="Parts that the owed episodes are dealt to, each played by one worker with an engine of its own. "
+        "More than there are workers balances the load. More than 1 needs runner ray.",
+    )
+    runner: Literal["local", "ray"] = Field(
+        "local",
+        description="Where shards are played: local, in the run's own process; ray, on the workers of the Ray cluster "
+        "that RAY_ADDRESS names or that runs on this machine. Each takes engine.num_gpus GPUs (default: one, if there "
+        "are any) and one CPU.",
+    )
+    storage: str | None = Field(
+        None,
+        description="An object store that keeps journals and data files besides data_dir, for machines that share no "
+        "folder: s3://bucket/prefix, or whatever fsspec knows. Credentials come from the environment. Default: none; "
+        "with runner ray, data_dir then has to be a folder that all machines share.",
+    )
     data_dir: Path | None = Field(None, description="Folder of data files and journals. Default: ./sft_data_<env>.")
     only_success: bool = Field(True, description="Keep only turns that succeeded; applied after playing.")
     collect_mode: Literal["env", "agent"] = Field(
@@ -99,6 +118,33 @@ class CollectConfig(BaseModel):
     agent_ratios: dict[str, float] | None = Field(
         None, description="Share of the kept turns per agent, e.g. code_generator: 0.7; the surplus is dropped."
     )
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_is_an_object_store_and_holds_no_secret(cls, url: str | None) -> str | None:
+        if url is None:
+            return url
+        protocol, separator, place = url.partition("://")
+        if not separator or not place or protocol in ("file", "local"):
+            raise ValueError(
+                "collect.storage: wanted an object store, e.g. s3://bucket/prefix; a folder that machines share, e.g. "
+                "by NFS, is given as collect.data_dir"
+            )
+        if {"@", "?"} & set(place):
+            raise ValueError(
+                "collect.storage: it holds a user, a password or a query; leave them out, and give the credentials by "
+                "the environment"
+            )
+        return url
+
+    @model_validator(mode="after")
+    def _several_shards_have_workers(self) -> Self:
+        if self.shards > 1 and self.runner == "local":
+            raise ValueError(
+                f"collect.shards: found {self.shards} with collect.runner local, where one process plays all; "
+                "wanted collect.runner ray, or 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _enough_can_be_reached_and_is_about_success(self) -> Self:

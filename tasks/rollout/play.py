@@ -30,9 +30,9 @@ from tasks.rollout.env_threads import EnvThreads
 from tasks.rollout.episode import SHARED_POLICY, Episode, EpisodeError, EpisodeKey
 from tasks.rollout.episode_clock import EpisodeClock, EpisodeTimeout
 from tasks.rollout.game import EnvFault, Exchange, Game
-from tasks.rollout.journal import Journal
 from tasks.rollout.plan import Slot, episode_seed
 from tasks.rollout.progress import Progress, Silent
+from tasks.rollout.shard import ShardWriter
 
 MAX_ENV_THREADS = 32
 ALL_SHARED: Mapping[str, str] = MappingProxyType({})
@@ -51,7 +51,7 @@ def max_live_episodes(max_concurrency: int) -> int:
     return max_concurrency + min(max_concurrency, MAX_ENV_THREADS)
 
 
-def owed_slots(slots: Sequence[Slot], journal: Journal) -> list[Slot]:
+def owed_slots(slots: Sequence[Slot], journal: ShardWriter) -> list[Slot]:
     """The slots whose episodes are not in the journal."""
     return [slot for slot in slots if slot.key not in journal.finished]
 
@@ -63,7 +63,7 @@ async def play_owed(
     env_config: EnvConfig,
     sandbox: Sandbox,
     engine: Engine,
-    journal: Journal,
+    journal: ShardWriter,
     collect: CollectConfig,
     max_concurrency: int,
     timeout_s: float,
@@ -259,13 +259,14 @@ async def _generate(request: ChatRequest, stage: _Stage) -> Completion:
         raise EngineError(f"{type(error).__name__}: {error}") from error
 
 
-def check_error_rate(slots: Sequence[Slot], journal: Journal, max_error_rate: float) -> None:
-    """See that the journal's share of errored episodes is bearable. `slots`: the whole plan, with none owed any more.
+def check_error_rate(slots: Sequence[Slot], journal: ShardWriter, max_error_rate: float, most_slots: int = 0) -> None:
+    """See that the journal's share of errored episodes is bearable. `slots`: the whole plan; `most_slots`: how many it
+    may come to have, if more may be due in the end.
 
     Raises:
         TooManyErrors: it is not.
     """
-    _ErrorBudget(slots, journal, max_error_rate)
+    _ErrorBudget(slots, journal, max_error_rate, most_slots)
 
 
 class _ErrorBudget:
@@ -274,7 +275,7 @@ class _ErrorBudget:
     `most_slots`: how many episodes the plan may come to have, if more than these are due in the end.
     """
 
-    def __init__(self, slots: Sequence[Slot], journal: Journal, max_error_rate: float, most_slots: int = 0) -> None:
+    def __init__(self, slots: Sequence[Slot], journal: ShardWriter, max_error_rate: float, most_slots: int = 0) -> None:
         self._keys = {slot.key for slot in slots}
         self._num_planned = max(len(slots), most_slots)
         self._journal = journal
@@ -287,10 +288,10 @@ class _ErrorBudget:
             self._num_errors += 1
             self._check()
 
-    def _errors(self) -> list[tuple[int, EpisodeError]]:
-        """Line number and error of each errored episode of the plan, in the journal's order."""
+    def _errors(self) -> list[tuple[str, EpisodeError]]:
+        """Where each errored episode of the plan stands, and its error, in the journal's order."""
         return [
-            (entry.line_number, entry.error)
+            (f"{entry.shard}:{entry.line_number}", entry.error)
             for key, entry in list(self._journal.finished.items())  # the writer's thread adds to it
             if entry.error is not None and key in self._keys
         ]
@@ -300,19 +301,19 @@ class _ErrorBudget:
             return
         errors = self._errors()
         [(kind, count)] = Counter(error.kind for _, error in errors).most_common(1)
-        line, first = next((line, error) for line, error in errors if error.kind == kind)
+        where, first = next((where, error) for where, error in errors if error.kind == kind)
         raise TooManyErrors(
             f"{len(errors)} of {self._num_planned} episodes ended in an error, more than "
             f"collect.max_error_rate {self._max_error_rate:g} allows. Most are {kind} ({count}): "
-            f"{first.message[:300]!r}, first at {self._journal.path}:{line}. Fix the env, and the same command plays "
-            "anew; if the fault lay elsewhere, remove those lines and run it again."
+            f"{first.message[:300]!r}, first at {where}. Fix the env, and the same command plays anew; "
+            "if the fault lay elsewhere, remove those lines and run it again."
         )
 
 
-def _with_way_on(error: BaseException, slots: Sequence[Slot], journal: Journal) -> BaseException:
+def _with_way_on(error: BaseException, slots: Sequence[Slot], journal: ShardWriter) -> BaseException:
     """An infrastructure fault that also says what is safe and how to go on."""
     num_finished = len(slots) - len(owed_slots(slots, journal))
-    hint = f"{num_finished} of {len(slots)} episodes are safe in {journal.path}; the same command plays the rest."
+    hint = f"{num_finished} of {len(slots)} episodes are safe in {journal.where}; the same command plays the rest."
     if isinstance(error, EngineError):
         return EngineError(f"the engine failed: {error} {hint}")
     if isinstance(error, ServiceError):

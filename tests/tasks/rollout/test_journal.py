@@ -21,11 +21,11 @@ from tasks.rollout.episode import Episode, EpisodeKey, Turn
 from tasks.rollout.journal import (
     EpisodesRef,
     Journal,
-    JournalFileError,
-    JournalWriteError,
+    find_episodes,
     journal_folder,
     read_episodes,
 )
+from tasks.rollout.shard import JournalFileError, JournalWriteError, ShardFile, ShardWriter
 from tests.tasks.rollout.playing import IDENTITY, plan, play, timeless
 
 ROOT = Path(__file__).parents[3]
@@ -56,7 +56,7 @@ def episode(number: int, reply: str = "a\nb\u2028c") -> Episode:
     )
 
 
-def append_all(journal: Journal, episodes: list[Episode]) -> None:
+def append_all(journal: ShardWriter, episodes: list[Episode]) -> None:
     async def together() -> None:
         await asyncio.gather(*(journal.append(e) for e in episodes))
 
@@ -157,8 +157,8 @@ def test_another_config_never_appends_and_is_told_what_differs(tmp_path: Path) -
 
 
 def test_episodes_of_unknown_origin_are_not_appended_to(tmp_path: Path) -> None:
-    with Journal.open(tmp_path, IDENTITY):
-        pass
+    with Journal.open(tmp_path, IDENTITY) as journal:
+        append_all(journal, [episode(0)])
     (tmp_path / "collection.json").unlink()
     with pytest.raises(JournalFileError, match="what made them is unknown"):
         Journal.open(tmp_path, IDENTITY)
@@ -299,6 +299,59 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_holds_no_lock(tmp_path:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         Journal.open(tmp_path / "file" / "journal", IDENTITY)
+
+
+def write_shard(path: Path, episodes: list[Episode]) -> None:
+    with ShardWriter(ShardFile(path), {}) as shard:
+        append_all(shard, episodes)
+
+
+def test_a_journal_knows_what_all_shards_hold_and_begins_one_of_its_own_beside_them(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, IDENTITY) as journal:
+        append_all(journal, [episode(0)])
+    write_shard(tmp_path / "shard-0001-ab.jsonl", [episode(1), episode(2)])
+    before = (tmp_path / "shard-0001-ab.jsonl").read_bytes()
+    with Journal.open(tmp_path, IDENTITY) as journal:
+        assert {key.problem_hash for key in journal.finished} == {f"{n:016x}" for n in range(3)}
+        append_all(journal, [episode(3)])
+        assert journal.path.name.startswith("shard-0002-")
+        assert journal.new_shard().startswith("shard-0003-")
+    assert (tmp_path / "shard-0001-ab.jsonl").read_bytes() == before
+    assert [e.env_idx for e in read_episodes(tmp_path)] == [0, 1, 2, 3]
+
+
+def test_of_an_episode_in_two_shards_the_last_stands_and_a_ref_keeps_the_one_that_it_means(tmp_path: Path) -> None:
+    [slot] = plan(1)
+
+    def write(shard: str, reply: str) -> None:
+        said = episode(0, reply).model_copy(update={"problem_hash": slot.key.problem_hash})
+        write_shard(tmp_path / shard, [said])
+
+    with Journal.open(tmp_path, IDENTITY):
+        pass
+    write("shard-0002-ab.jsonl", "second")
+    write("shard-0010-ab.jsonl", "third")
+    write("shard-0001-ab.jsonl", "first")
+    with Journal.open(tmp_path, IDENTITY) as journal:
+        ref = journal.publish([slot])
+    write("shard-0011-ab.jsonl", "fourth")
+    assert [e.turns[0].reply for e in EpisodesRef.model_validate(ref.model_dump()).read()] == ["third"]
+    assert [e.turns[0].reply for e in read_episodes(tmp_path)] == ["fourth"]
+    assert [e.turns[0].reply for e in find_episodes(tmp_path, [slot.key])] == ["fourth"]
+
+
+def test_a_torn_line_of_another_writer_is_not_touched(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, IDENTITY):
+        pass
+    other = tmp_path / "shard-0001-ab.jsonl"
+    write_shard(other, [episode(0), episode(1)])
+    torn = other.read_bytes()[:-5]
+    other.write_bytes(torn)
+    with Journal.open(tmp_path, IDENTITY) as journal:
+        assert [key.problem_hash for key in journal.finished] == [episode(0).problem_hash]
+        append_all(journal, [episode(1)])
+    assert other.read_bytes() == torn
+    assert [e.env_idx for e in read_episodes(tmp_path)] == [0, 1]
 
 
 def test_ten_thousand_episodes_are_read_in_two_seconds(tmp_path: Path) -> None:

@@ -1,0 +1,169 @@
+"""Prefect task: play one shard of a collection, on a worker of a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import ipaddress
+import signal
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.settings import PREFECT_API_URL
+
+from envs.faults import ServiceError
+from tasks.engines.config import EngineConfig
+from tasks.rollout.artifact import Ref
+from tasks.rollout.collection import Collection, PlayConfig
+from tasks.rollout.shards import ShardJob
+
+if TYPE_CHECKING:
+    from prefect_ray import RayTaskRunner
+    from prefect_ray.task_runners import PrefectRayFuture
+
+
+class WorkerLost(ServiceError):
+    """The process that played a shard has ended, or its node has."""
+
+
+@task(
+    name="collect-shard",
+    task_run_name="collect {job.name}: {job.num_episodes} episodes of {config.env.name}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def collect_shard(
+    config: PlayConfig,
+    adapters: Mapping[str, Ref],
+    left_out: frozenset[str],
+    data_dir: Path,
+    started_in: Path,
+    job: ShardJob,
+) -> None:
+    """Play the episodes of one shard.
+
+    It is never tried again by Prefect or Ray, under the same name: what is left of it becomes a shard of another name.
+
+    Args:
+        started_in: the working directory of the run; relative paths in the config are seen from there.
+    """
+    with contextlib.chdir(started_in) if started_in.is_dir() else contextlib.nullcontext():
+        here = {policy: type(ref).model_validate(ref.model_dump()) for policy, ref in adapters.items()}
+        Collection.for_training(config, here, left_out).play_shard(job, data_dir)
+
+
+def check_ray() -> None:
+    """See that shards can be sent to Ray workers, and that these can tell a server how it went.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if importlib.util.find_spec("prefect_ray") is None:
+        raise ValueError("collect.runner: found ray, but prefect-ray is not installed; pip install -e '.[scale]'")
+    if not PREFECT_API_URL.value():
+        raise ValueError(
+            "collect.runner: found ray without a Prefect server that its workers could reach; run `prefect server "
+            "start --host ADDRESS` and export PREFECT_API_URL=http://ADDRESS:4200/api"
+        )
+
+
+@contextlib.contextmanager
+def ray_workers(
+    config: PlayConfig, adapters: Mapping[str, Ref], left_out: frozenset[str], data_dir: Path
+) -> Iterator[RayWorkers]:
+    """The workers of the Ray cluster that is there. What they still play at the end is stopped.
+
+    Raises:
+        ValueError: there is no cluster, or it lacks the GPUs, or its nodes cannot reach the Prefect server.
+    """
+    check_ray()
+    import ray
+    from prefect_ray import RayTaskRunner
+
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address="auto", namespace="winnow", log_to_driver=True)
+    except ConnectionError as error:
+        raise ValueError(
+            "collect.runner: found ray, but no Ray cluster; start one with `ray start --head`, or name one by "
+            "RAY_ADDRESS"
+        ) from error
+    if signal.getsignal(signal.SIGTERM) is not on_sigterm:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would hide from Prefect that the run is cancelled
+    try:
+        _check_server_is_in_reach([node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]])
+        num_gpus = gpus_of_a_shard(config.engine, ray.cluster_resources().get("GPU", 0))
+        with RayTaskRunner() as runner:
+            arguments = {"config": config, "adapters": adapters, "left_out": left_out, "data_dir": data_dir}
+            yield RayWorkers(runner, {**arguments, "started_in": Path.cwd()}, num_gpus)
+    finally:
+        ray.shutdown()
+
+
+class RayWorkers:
+    """Plays shards on a Ray cluster; see `tasks.rollout.shards.Workers`."""
+
+    def __init__(self, runner: RayTaskRunner[Any], arguments: dict[str, Any], num_gpus: int) -> None:
+        self._runner, self._arguments, self._num_gpus = runner, arguments, num_gpus
+        self._running: dict[Any, tuple[ShardJob, PrefectRayFuture[None]]] = {}
+
+    def submit(self, job: ShardJob) -> None:
+        from prefect_ray.context import remote_options
+
+        # Ray would play the same shard again, while the first writer may only be out of reach.
+        with remote_options(num_cpus=1, num_gpus=self._num_gpus, max_retries=0):
+            future = self._runner.submit(collect_shard, {**self._arguments, "job": job})
+        self._running[future.wrapped_future] = (job, future)
+
+    def next_done(self) -> tuple[ShardJob, Exception | None]:
+        import ray
+
+        [done], _ = ray.wait(list(self._running), num_returns=1)
+        job, future = self._running.pop(done)
+        try:
+            future.result()
+        except ray.exceptions.RayTaskError as error:  # what came before the task itself, e.g. it cannot be imported
+            return job, error
+        except ray.exceptions.RayError as error:
+            return job, WorkerLost(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        except Exception as error:
+            return job, error
+        return job, None
+
+
+def gpus_of_a_shard(engine: EngineConfig, num_gpus: float) -> int:
+    """How many GPUs a shard takes in a cluster with `num_gpus` of them.
+
+    Raises:
+        ValueError: the config asks for more than there are.
+    """
+    if engine.kind in ("scripted", "openai_http"):
+        return 0
+    if engine.num_gpus is None:
+        return min(1, int(num_gpus))
+    if engine.num_gpus > num_gpus:
+        raise ValueError(
+            f"engine.num_gpus: found {engine.num_gpus} for each shard; the Ray cluster has {num_gpus:g} in all"
+        )
+    return engine.num_gpus
+
+
+def _check_server_is_in_reach(nodes: list[str]) -> None:
+    """A server on loopback is reached from its own machine alone."""
+    host = urllib.parse.urlsplit(PREFECT_API_URL.value() or "").hostname or ""
+    if _is_loopback(host) and len(machines := {node for node in nodes if not _is_loopback(node)}) > 1:
+        raise ValueError(
+            f"PREFECT_API_URL: {host} is this machine alone, and the Ray cluster has {len(machines)}; start the server "
+            "on an address that they all reach"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

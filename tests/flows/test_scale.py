@@ -1,0 +1,207 @@
+"""Collections on a real Ray cluster of two nodes, with S3 and without: whoever dies, every episode is there once."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.rollout.journal import journals, read_episodes, shard_files
+from tasks.rollout.play import max_live_episodes
+from tests.flows.ray_cluster import RayCluster, ray_cluster, s3_server
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(__file__).parent / "scripts"
+NUM_EPISODES = 48
+MAX_CONCURRENCY = 2
+
+pytestmark = [
+    pytest.mark.scale,
+    pytest.mark.skipif(importlib.util.find_spec("prefect_ray") is None, reason="Ray is not installed: make test-scale"),
+]
+
+
+class Asked:
+    """What the workers were asked, by the script's own account."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def lines(self) -> list[tuple[int, str]]:
+        """Process and conversation, in order."""
+        text = self.log.read_text() if self.log.exists() else ""
+        return [(int(pid), conversation) for pid, conversation in map(str.split, text.splitlines())]
+
+    def by_process(self) -> Counter[int]:
+        return Counter(pid for pid, _ in self.lines())
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    with s3_server() as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    return Asked(tmp_path_factory.mktemp("asked") / "log")
+
+
+@pytest.fixture(scope="module")
+def cluster(s3: dict[str, str], asked: Asked) -> Iterator[RayCluster]:
+    environment = {
+        **s3,
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, SCRIPTS))),
+        "UNHURRIED_LOG": str(asked.log),
+        "UNHURRIED_S": "0.5",
+    }
+    with ray_cluster(2, environment) as running:
+        yield running
+
+
+@pytest.fixture
+def collect(prefect_server: None, cluster: RayCluster, tmp_path: Path, tiny_model: Path) -> Iterator[Start]:
+    """Starts `flows.collect_only` on the cluster, as a user would."""
+    from prefect.settings import PREFECT_API_URL
+
+    started: list[subprocess.Popen[str]] = []
+
+    def start(machine: str, **settings: object) -> subprocess.Popen[str]:
+        flags = {
+            "env.name": "math_env",
+            "env.roles": "math_single_agent",
+            "env.max_turns": 1,
+            "model.path": tiny_model,
+            "engine.kind": "scripted",
+            "engine.script": "unhurried:reply",
+            "engine.max_concurrency": MAX_CONCURRENCY,
+            "collect.num_episodes": NUM_EPISODES,
+            "collect.only_success": False,
+            "collect.runner": "ray",
+            "collect.shards": 4,
+            "collect.data_dir": tmp_path / machine / "data",
+            **settings,
+        }
+        environment = {
+            **cluster.environment,
+            "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+            "PREFECT_HOME": str(tmp_path / machine / "prefect"),
+            "RAY_ADDRESS": cluster.address,
+        }
+        line = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+        command = [sys.executable, "-m", "flows.collect_only", *line]
+        pipe = subprocess.PIPE
+        run = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+        started.append(run)
+        return run
+
+    yield start
+    for run in started:
+        run.kill()
+        run.communicate()
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def wait_until(holds: Callable[[], object], run: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 90
+    while not holds():
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def finish(run: subprocess.Popen[str]) -> str:
+    output, errors = run.communicate(timeout=120)
+    assert run.returncode == 0, errors
+    return output + errors
+
+
+def rows(data_dir: Path) -> list[tuple[str, int]]:
+    """Problem and rollout of each row of the one data file."""
+    [data] = [p for p in data_dir.glob("sft_data_*.jsonl") if not p.name.endswith("_rejected.jsonl")]
+    about = [json.loads(line)["metadata"] for line in data.read_text().splitlines()]
+    return [(a["problem_hash"], a["rollout_idx"]) for a in about]
+
+
+def test_with_a_worker_and_a_node_killed_every_episode_is_there_once(
+    collect: Start, cluster: RayCluster, asked: Asked, tmp_path: Path
+) -> None:
+    known = task_runs("collect shard")
+    run = collect("one", **{"collect.batch": "killed"})
+    wait_until(lambda: sum(n >= 3 for n in asked.by_process().values()) == 2, run)
+    first, second = asked.by_process()
+    assert cluster.node_of(first) != cluster.node_of(second)
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: max(asked.by_process().values()) >= 9, run)
+    lost = psutil.Process(second)
+    cluster.kill_node(cluster.node_of(second))
+    told = finish(run)
+    assert told.count("the rest is played elsewhere") == 2
+    assert len(asked.by_process()) >= 3
+    assert not lost.is_running() or lost.status() == psutil.STATUS_ZOMBIE, "a worker ends with its node"
+
+    [folder] = journals(tmp_path / "one" / "data")
+    episodes = read_episodes(folder)
+    assert len({e.key for e in episodes}) == len(episodes) == NUM_EPISODES
+    assert len(shard_files(folder)) == 4 + 2
+    assert len(set(rows(tmp_path / "one" / "data"))) == len(rows(tmp_path / "one" / "data")) == NUM_EPISODES
+    assert NUM_EPISODES < len(asked.lines()) <= NUM_EPISODES + 2 * max_live_episodes(MAX_CONCURRENCY)
+    assert task_runs("collect shard") - known == 4 + 2, "tasks are shards, never episodes"
+    cluster.start_node()
+
+
+def test_a_killed_run_is_gone_on_with_on_another_machine_by_what_is_in_s3(
+    collect: Start, asked: Asked, s3: dict[str, str], tmp_path: Path
+) -> None:
+    before = len(asked.lines())
+    settings = {"collect.batch": "stored", "collect.storage": "s3://winnow/some/prefix"}
+    run = collect("one", **settings)
+    wait_until(lambda: len(asked.lines()) - before >= 16, run)
+    run.kill()
+    run.communicate()
+    finish(collect("two", **settings))
+
+    [folder] = journals(tmp_path / "two" / "data")
+    assert len({e.key for e in read_episodes(folder)}) == len(read_episodes(folder)) == NUM_EPISODES
+    assert len(set(rows(tmp_path / "two" / "data"))) == len(rows(tmp_path / "two" / "data")) == NUM_EPISODES
+    # Those that were being played when the run was killed, by each of two workers.
+    assert len(asked.lines()) - before <= NUM_EPISODES + 2 * 2 * max_live_episodes(MAX_CONCURRENCY)
+    assert objects(s3, "results") == {p.name for p in (tmp_path / "two" / "data").glob("sft_data_*")}
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in files if s3["AWS_SECRET_ACCESS_KEY"].encode() in path.read_bytes()]
+
+    played = len(asked.lines())
+    finish(collect("three", **settings))
+    assert len(asked.lines()) == played, "a third machine plays nothing"
+    assert sorted(rows(tmp_path / "three" / "data")) == sorted(rows(tmp_path / "two" / "data"))
+
+
+def task_runs(name: str) -> int:
+    """How many task runs with this in their names the server knows."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterName
+
+    with get_client(sync_client=True) as client:
+        prefix = TaskRunFilter(name=TaskRunFilterName(like_=name))
+        return len(client.read_task_runs(task_run_filter=prefix))
+
+
+def objects(s3: dict[str, str], folder: str) -> set[str]:
+    import s3fs
+
+    fs = s3fs.S3FileSystem(
+        endpoint_url=s3["AWS_ENDPOINT_URL"], key=s3["AWS_ACCESS_KEY_ID"], secret=s3["AWS_SECRET_ACCESS_KEY"]
+    )
+    return {Path(path).name for path in fs.ls(f"winnow/some/prefix/{folder}")}
