@@ -95,8 +95,10 @@ def ray_workers(
     if signal.getsignal(signal.SIGTERM) is not on_sigterm:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would hide from Prefect that the run is cancelled
     try:
-        _check_server_is_in_reach([node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]])
-        num_gpus = gpus_of_a_shard(config.engine, ray.cluster_resources().get("GPU", 0))
+        nodes: list[dict[str, Any]] = ray.nodes()
+        _check_server_is_in_reach([node["NodeManagerAddress"] for node in nodes if node["Alive"]])
+        in_all: dict[str, float] = ray.cluster_resources()
+        num_gpus = gpus_of_a_shard(config.engine, in_all.get("GPU", 0))
         with RayTaskRunner() as runner:
             arguments = {"config": config, "adapters": adapters, "left_out": left_out, "data_dir": data_dir}
             yield RayWorkers(runner, {**arguments, "started_in": Path.cwd()}, num_gpus)
