@@ -79,12 +79,33 @@ class EnvOptions(BaseModel):
         return self.model_dump(mode="json")
 
 
+def short_name(env: str) -> str:
+    """`code` for code_env, `ClockEnv` for my_envs.clock_env:ClockEnv."""
+    return env.rpartition(":")[2].rpartition(".")[2].removesuffix("_env")
+
+
+def _registered_or_dotted(schema: dict[str, Any]) -> None:
+    """Lets a form offer the registered names, and take any other."""
+    from envs import ENV_CLASS_MAPPING  # it imports this module
+
+    del schema["type"]
+    schema["anyOf"] = [
+        {"title": "registered", "type": "string", "enum": sorted(ENV_CLASS_MAPPING)},
+        {"title": "module:Class", "type": "string", "pattern": "[:.]"},
+    ]
+
+
 class EnvConfig(BaseModel):
     """Which environment is played, on which problems, by which roles."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field("code_env", description="A registered environment (code_env, math_env) or module:Class.")
+    name: str = Field(
+        "code_env",
+        title="Which environment",
+        description="A registered environment (code_env, math_env) or module:Class.",
+        json_schema_extra=_registered_or_dotted,
+    )
     dataset: str | None = Field(
         None,
         description="Problems to collect and train on: a .jsonl, .jsonl.gz or .parquet file, or a hub dataset name. "
@@ -100,15 +121,19 @@ class EnvConfig(BaseModel):
     timeout_s: float = Field(
         300.0,
         gt=0,
+        title="Timeout (seconds)",
         description="Most seconds that the env's own code may take between two asks, sandbox runs included; an episode "
         "that takes longer ends as an error.",
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="Settings of this env alone.")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Settings of this env alone, e.g. world: sokoban for stateful_env, or top_k: 5 for search_env.",
+    )
 
     @property
     def short_name(self) -> str:
         """`code` for code_env: the name in folder names such as ./sft_data_code."""
-        return self.name.rpartition(":")[2].rpartition(".")[2].removesuffix("_env")
+        return short_name(self.name)
 
 
 class Env(ABC):

@@ -1,9 +1,11 @@
-"""The one config tree: what `--config FILE.yaml` loads, the command line sets, and the Prefect form shows."""
+"""The one config tree: what `--config FILE.yaml` loads, the command line sets, and the Prefect form shows.
+
+The classes live beside their owners; here they are only composed.
+"""
 
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
@@ -37,21 +39,29 @@ PolicyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-
 
 
 class RunConfig(BaseModel):
-    """Everything that a flow can be told. The classes live beside their owners; here they are only composed."""
+    """Everything that a flow can be told. What is left as it is has the default that is shown."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)  # it may be a key
     flow_defaults: ClassVar[Mapping[str, Any]] = {}
     """What this flow sets unless it is told otherwise; a flow with such defaults has its own subclass."""
 
-    env: EnvConfig = Field(EnvConfig(), description="Which environment is played, on which problems, by which roles.")
-    model: ModelConfig = Field(ModelConfig(), description="The model that plays and is trained.")
-    engine: EngineConfig = Field(EngineConfig(), description="What runs the model while episodes are played.")
-    sandbox: SandboxConfig = Field(SandboxConfig(), description="Limits of one run of untrusted code.")
-    collect: CollectConfig = Field(CollectConfig(), description="Playing episodes and keeping some of them.")
-    train: TrainConfig = Field(TrainConfig(), description="Fine-tuning on what was kept.")
-    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Comparing before and after on held-out problems.")
+    env: EnvConfig = Field(
+        EnvConfig(), title="Environment", description="Which environment is played, on which problems, by which roles."
+    )
+    model: ModelConfig = Field(ModelConfig(), title="Model", description="The model that plays and is trained.")
+    engine: EngineConfig = Field(
+        EngineConfig(), title="Engine", description="What runs the model while episodes are played."
+    )
+    sandbox: SandboxConfig = Field(SandboxConfig(), title="Sandbox", description="Limits of one run of untrusted code.")
+    collect: CollectConfig = Field(
+        CollectConfig(), title="Collecting", description="Playing episodes and keeping some of them."
+    )
+    train: TrainConfig = Field(TrainConfig(), title="Training", description="Fine-tuning on what was kept.")
+    evaluate: EvaluateConfig = Field(
+        EvaluateConfig(), title="Evaluation", description="Comparing before and after on held-out problems."
+    )
     iterate: IterateConfig = Field(
-        IterateConfig(), description="For flows.expert_iteration: collecting and training in turns."
+        IterateConfig(), title="Rounds", description="For flows.expert_iteration: collecting and training in turns."
     )
     policies: dict[str, PolicyName] = Field(
         {},
@@ -77,14 +87,6 @@ class RunConfig(BaseModel):
             line = error_lines(error, prefix="env.options.")[0].partition(";")[0]
             raise ValueError(f"{line}; the options of {env.name}: {known}") from error
         return env.model_copy(update={"options": options.model_dump(mode="json")})
-
-    @field_validator("collect")
-    @classmethod
-    def _ratios_are_numbers(cls, collect: CollectConfig) -> CollectConfig:
-        for agent, share in (collect.agent_ratios or {}).items():
-            if not math.isfinite(share):
-                raise ValueError(f"collect.agent_ratios.{agent}: found {share}; wanted a share from 0 to 1")
-        return collect
 
     @model_validator(mode="after")
     def _roles_that_are_named_play(self) -> Self:

@@ -22,20 +22,25 @@ class SandboxConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    cpu_s: float = Field(2.0, gt=0, le=600, description="CPU seconds that one run may use.")
-    memory_mb: int = Field(512, ge=64, description="Address space of one run, in MiB.")
-    output_kb: int = Field(256, ge=1, le=65536, description="Most that one run may print, in KiB.")
+    cpu_s: float = Field(2.0, gt=0, le=600, title="CPU time (seconds)", description="CPU seconds that one run may use.")
+    memory_mb: int = Field(512, ge=64, title="Memory (MiB)", description="Address space of one run, in MiB.")
+    output_kb: int = Field(
+        256, ge=1, le=65536, title="Output (KiB)", description="Most that one run may print, in KiB."
+    )
     scratch_mb: int = Field(
         0,
         ge=0,
         le=1024,
+        title="Scratch folder (MiB)",
         description="Size in MiB of a folder to write to, empty for every run. 0: nothing is writable.",
     )
     packages: tuple[str, ...] = Field(
         ("numpy", "sympy"), description="Installed packages that a run may import, besides the standard library."
     )
     min_tier: Literal["A", "B"] = Field(
-        "B", description="Weakest isolation to accept. A: namespaces, Landlock and seccomp; B: Landlock and seccomp."
+        "B",
+        title="Weakest isolation",
+        description="Weakest isolation to accept. A: namespaces, Landlock and seccomp; B: Landlock and seccomp.",
     )
     allow_unsafe: bool = Field(
         False, description="Where no isolation can be had, run untrusted code with your own rights all the same."

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 
 from tasks.engines.vllm.config import VllmConfig
 
+KEY_NAME = "^[A-Z_][A-Z0-9_]{0,63}$"
 _NOT_FOR_TEMPLATES = {
     *("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt"),
     *("continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict"),
@@ -26,6 +27,7 @@ class ModelConfig(BaseModel):
 
     path: str = Field(
         "Qwen/Qwen3-1.7B",
+        title="Folder or name",
         description="A folder with a Hugging Face model, a hub name, or `starter` for the tiny included policy.",
     )
     trust_remote_code: bool = Field(False, description="Let the model's repository run its own Python code here.")
@@ -56,12 +58,14 @@ class EngineConfig(BaseModel):
 
     kind: Literal["auto", "in_process", "openai_http", "vllm", "scripted"] = Field(
         "auto",
+        title="Which engine",
         description="in_process: transformers in this process. openai_http: a server at base_url. vllm: a vLLM server "
         "that the run starts and stops. scripted: a function, for tests. auto: openai_http where base_url is given, "
         "vllm where it is installed and there is a GPU, else in_process.",
     )
     base_url: str | list[str] | None = Field(
         None,
+        title="Base URL",
         description="For kind=openai_http: address of an OpenAI-compatible server, as OpenAI's clients take it, e.g. "
         "http://127.0.0.1:8000/v1; or a list of those of several that serve the same model.",
     )
@@ -72,21 +76,25 @@ class EngineConfig(BaseModel):
     )
     api_key_env: str = Field(
         "OPENAI_API_KEY",
+        title="API key variable",
+        json_schema_extra={"pattern": KEY_NAME},
         description="For kind=openai_http: name of the environment variable with the server's key.",
     )
-    vllm: VllmConfig = Field(VllmConfig(), description="For kind=vllm: how the server is started.")
+    vllm: VllmConfig = Field(VllmConfig(), title="vLLM", description="For kind=vllm: how the server is started.")
     script: str | None = Field(None, description="For kind=scripted: module:function, called with each request.")
-    num_gpus: int | None = Field(None, ge=0, description="GPUs to use. Default: all that are visible.")
+    num_gpus: int | None = Field(None, ge=0, title="GPUs", description="GPUs to use. Default: all that are visible.")
     max_concurrency: int = Field(64, ge=1, le=4096, description="Most requests in flight at once.")
     timeout_s: float = Field(
         600.0,
         gt=0,
+        title="Request timeout (seconds)",
         description="Seconds that one request may take before the run stops. openai_http tries again within them, and "
         "gives one attempt half of them.",
     )
     episode_timeout_s: float | None = Field(
         None,
         gt=0,
+        title="Episode timeout (seconds)",
         description="Seconds that one episode may take in all, from its first request on, without the time in which it "
         "only waits for others to make place; then it ends as an error. Default: no limit.",
     )
@@ -108,7 +116,7 @@ class EngineConfig(BaseModel):
     @field_validator("api_key_env")
     @classmethod
     def _key_is_named_and_not_given(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", name):
+        if not re.fullmatch(KEY_NAME, name):
             raise ValueError(
                 "engine.api_key_env: wanted the name of an environment variable, in capitals, e.g. OPENAI_API_KEY; "
                 "the key itself must stand in no config"

@@ -18,6 +18,7 @@ MinP = Annotated[float, Field(ge=0, le=1)]
 MaxTokens = Annotated[int, Field(ge=1)]
 Stop = tuple[Annotated[str, StringConstraints(min_length=1)], ...]
 Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class RoleSampling(BaseModel):
@@ -26,11 +27,11 @@ class RoleSampling(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     temperature: Temperature | None = Field(None, description="As collect.temperature, for this role.")
-    top_p: TopP | None = Field(None, description="As collect.top_p, for this role.")
-    top_k: TopK | None = Field(None, description="As collect.top_k, for this role.")
-    min_p: MinP | None = Field(None, description="As collect.min_p, for this role.")
+    top_p: TopP | None = Field(None, title="Top p", description="As collect.top_p, for this role.")
+    top_k: TopK | None = Field(None, title="Top k", description="As collect.top_k, for this role.")
+    min_p: MinP | None = Field(None, title="Min p", description="As collect.min_p, for this role.")
     max_tokens: MaxTokens | None = Field(None, description="As collect.max_tokens, for this role.")
-    stop: Stop | None = Field(None, description="As collect.stop, for this role.")
+    stop: Stop | None = Field(None, title="Stop texts", description="As collect.stop, for this role.")
     seed: Seed | None = Field(None, description="As collect.seed, for this role.")
 
 
@@ -52,19 +53,25 @@ class CollectConfig(BaseModel):
         None, description="Names a fresh collection, e.g. a date. On a schedule: the scheduled date."
     )
     temperature: Temperature = Field(1.0, description="Sampling temperature; 0 is greedy.")
-    top_p: TopP = Field(1.0, description="Nucleus sampling: smallest set of tokens with this probability.")
+    top_p: TopP = Field(
+        1.0, title="Top p", description="Nucleus sampling: smallest set of tokens with this probability."
+    )
     top_k: TopK = Field(
         0,
+        title="Top k",
         description="Sample among this many likeliest tokens; 0 is no limit. OpenAI's own API takes neither this nor "
         "min_p; vLLM, SGLang, llama.cpp and Ollama do.",
     )
     min_p: MinP = Field(
-        0.0, description="Leave out tokens with less than this share of the likeliest one's probability."
+        0.0, title="Min p", description="Leave out tokens with less than this share of the likeliest one's probability."
     )
-    stop: Stop = Field((), description="Texts that end a reply, which then holds what stands before them.")
+    stop: Stop = Field(
+        (), title="Stop texts", description="Texts that end a reply, which then holds what stands before them."
+    )
     max_tokens: MaxTokens = Field(512, description="Most tokens in one reply; a longer one is truncated and not kept.")
     by_role: dict[str, RoleSampling] = Field(
         {},
+        title="Sampling by role",
         description="What is different for single roles, e.g. tool_generator: {temperature: 0.2}. For each role "
         "temperature, top_p, top_k, min_p, max_tokens, stop and seed; what is not given is as for all.",
     )
@@ -94,15 +101,22 @@ class CollectConfig(BaseModel):
         "folder: s3://bucket/prefix, or whatever fsspec knows. Credentials come from the environment. Default: none; "
         "with runner ray, data_dir then has to be a folder that all machines share.",
     )
+    max_success_drop: Share = Field(
+        0.1,
+        description="For nights, which have a batch: how far the success rate may lie below the mean of the last seven "
+        "before a warning and the event winnow.success-rate.fell; 0.1 is 10 points.",
+    )
     data_dir: Path | None = Field(None, description="Folder of data files and journals. Default: ./sft_data_<env>.")
     only_success: bool = Field(True, description="Keep only turns that succeeded; applied after playing.")
     collect_mode: Literal["env", "agent"] = Field(
         "env",
+        title="Whose success",
         description="What success means when keeping: env, all turns of an episode that succeeded; "
         "agent, all turns of an agent whose last turn in the episode succeeded.",
     )
     turns: Literal["all", "last", "until_success"] = Field(
         "all",
+        title="Turns to keep",
         description="Which turns of an agent in a kept episode are trained on: all; last, its last turn alone; "
         "until_success, those up to the first that succeeded, for an env that judges each turn.",
     )
@@ -112,10 +126,11 @@ class CollectConfig(BaseModel):
     )
     prefer: Literal["shortest", "first", "random"] = Field(
         "shortest",
+        title="Episodes to prefer",
         description="Which episodes of a problem stay where max_per_problem has too many: shortest, those with the "
         "fewest tokens to train on; first, the lowest rollouts; random, by a draw that depends on collect.seed.",
     )
-    agent_ratios: dict[str, float] | None = Field(
+    agent_ratios: dict[str, Share] | None = Field(
         None, description="Share of the kept turns per agent, e.g. code_generator: 0.7; the surplus is dropped."
     )
 

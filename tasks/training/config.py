@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MAX_WEIGHT = 1000
 """Of a data file: how often each of its rows is trained on in one pass; less than 1 is a share of the rows."""
+Weight = Annotated[float, Field(gt=0, le=MAX_WEIGHT)]
 
 
 class TrainConfig(BaseModel):
@@ -17,8 +18,9 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data_path: str | list[str] | dict[str, float] | None = Field(
+    data_path: str | list[str] | dict[str, Weight] | None = Field(
         None,
+        title="Data files",
         description='A data file, a glob, a list of them, or weights: \'{"a.jsonl": 2, "b*.parquet": 0.5}\' trains on '
         "each row of a.jsonl twice and on half of the others. Default: the newest file in collect.data_dir.",
     )
@@ -26,6 +28,7 @@ class TrainConfig(BaseModel):
     num_gpus: int | None = Field(
         None,
         ge=0,
+        title="GPUs",
         description="GPUs to train on. They share the rows of a step: how many there are changes the time, not the "
         "result. Default: all that are visible; 0: the CPU.",
     )
@@ -49,18 +52,26 @@ class TrainConfig(BaseModel):
         description="Batches per step: batch size x this rows change the weights once, whatever the number of devices.",
     )
     learning_rate: float = Field(5e-5, gt=0, le=1, description="Highest learning rate; it falls linearly to 0.")
-    use_lora: bool = Field(True, description="Train a LoRA adapter; false trains and saves all weights.")
-    lora_r: int = Field(64, ge=1, le=1024, description="Rank of the adapter's matrices.")
+    use_lora: bool = Field(
+        True, title="Use LoRA", description="Train a LoRA adapter; false trains and saves all weights."
+    )
+    lora_r: int = Field(64, ge=1, le=1024, title="LoRA rank", description="Rank of the adapter's matrices.")
     lora_alpha: int = Field(
-        16, ge=1, le=4096, description="Scale of the adapter: its effect counts lora_alpha / lora_r."
+        16,
+        ge=1,
+        le=4096,
+        title="LoRA alpha",
+        description="Scale of the adapter: its effect counts lora_alpha / lora_r.",
     )
     use_dora: bool = Field(
         False,
+        title="Use DoRA",
         description="Train the length of each weight vector as well (DoRA): often better at small ranks, and slower. "
         "vLLM cannot serve such adapters; with train.merge it serves the merged model.",
     )
     use_rslora: bool = Field(
         False,
+        title="Use rsLoRA",
         description="Let the effect count lora_alpha / sqrt(lora_r): large ranks then learn as fast as small ones.",
     )
     quantization: Literal["none", "4bit"] = Field(
@@ -77,6 +88,7 @@ class TrainConfig(BaseModel):
     max_length: int = Field(4096, ge=8, description="Most tokens of a row, prompt and reply.")
     on_overlong: Literal["drop", "error", "truncate"] = Field(
         "drop",
+        title="Rows that are too long",
         description="What becomes of longer rows. drop: left out and counted; error: refused; truncate: the oldest "
         "messages of the prompt are left out, whole ones, never the system's, the last user's or any of the reply; "
         "what is still too long is dropped.",
@@ -84,6 +96,7 @@ class TrainConfig(BaseModel):
     checkpoint_every_min: float = Field(
         10,
         gt=0,
+        title="Minutes between checkpoints",
         le=10_000,
         description="Minutes between checkpoints, at most: what a crash costs. There is one after each pass, too, and "
         "after each tenth of the steps, where writing them takes less than a twentieth of the time.",
@@ -102,6 +115,7 @@ class TrainConfig(BaseModel):
     )
     report_to: list[Literal["tensorboard", "trackio", "wandb"]] = Field(
         [],
+        title="Trackers",
         description="Where losses are shown beside train_log.jsonl. tensorboard: files in <output_dir>-tensorboard; "
         "trackio: on this machine, unless TRACKIO_SPACE_ID is set; wandb: sent where WANDB_API_KEY is set, else kept "
         "in ./wandb.",

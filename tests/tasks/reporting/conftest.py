@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import pytest
 
 from tasks.rollout.episode import Episode
+from tests.browser import open_chromium
 from tests.tasks.reporting.folders import HELD_OUT, episode, write_data_file, write_journal
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture
@@ -36,14 +34,9 @@ def data_folder(tmp_path: Path, collected: list[Episode]) -> Path:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A headless Chromium. It ends with its module: while it is there, an event loop runs, and no other one may."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no chromium here; `make chromium` installs it where apt and root are at hand")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    """A browser for all tests of a module."""
+    with open_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
