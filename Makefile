@@ -30,7 +30,7 @@ chromium:  ## install Debian's Chromium for the tests that look at pages, where 
 	  { timeout 60 apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 180 apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1; }; } \
 	  || echo "no chromium here: the tests that look at pages are skipped"
 
-pictures: $(INSTALLED) chromium  ## the pictures of the report in docs/, from a real run (minutes)
+pictures: $(INSTALLED) chromium  ## the pictures of the form, the artifacts and the report in docs/, from a real run (minutes)
 	@$(BIN)/python -m docs.pictures
 
 install-vllm: $(VLLM_INSTALLED)  ## create .venv-vllm, a second environment with vLLM for CPUs
