@@ -19,6 +19,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 from prefect import flow
 
+from flows.hooks import HOOKS
 from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_collecting, check_evaluating, check_training
 from flows.schedule import with_scheduled_batch
@@ -28,7 +29,7 @@ from tasks.evaluation.report import RunReport
 DEFAULTS = RunConfig()
 
 
-@flow(name="collect-and-train", flow_run_name="{config.env.name}: collect and train")
+@flow(name="collect-and-train", flow_run_name="{config.env.name}: collect and train", **HOOKS)
 def collect_and_train(config: RunConfig = DEFAULTS) -> RunReport:
     """Collect, validate, compute stats, train, evaluate, report."""
     config = with_model_at_hand(with_scheduled_batch(config))

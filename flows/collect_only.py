@@ -18,6 +18,7 @@ import shlex
 
 from prefect import flow
 
+from flows.hooks import HOOKS
 from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_collecting
 from flows.schedule import with_scheduled_batch
@@ -27,7 +28,7 @@ from tasks.evaluation.report import RunReport
 DEFAULTS = RunConfig()
 
 
-@flow(name="collect-only", flow_run_name="{config.env.name}: collect {config.collect.num_episodes} episodes")
+@flow(name="collect-only", flow_run_name="{config.env.name}: collect {config.collect.num_episodes} episodes", **HOOKS)
 def collect_only(config: RunConfig = DEFAULTS) -> RunReport:
     """Collect, validate, compute stats, report."""
     config = with_model_at_hand(with_scheduled_batch(config), is_trained=False)

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.hooks import HOOKS
 from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_collecting, check_evaluating, check_training
 from flows.schedule import with_scheduled_batch
@@ -36,7 +37,7 @@ from tasks.evaluation.series import Arm
 DEFAULTS = RunConfig()
 
 
-@flow(name="control", flow_run_name="{config.env.name}: control")
+@flow(name="control", flow_run_name="{config.env.name}: control", **HOOKS)
 def control(config: RunConfig = DEFAULTS) -> RunReport:
     """Collect, validate, train and evaluate; train and evaluate each control; report."""
     config = with_model_at_hand(with_scheduled_batch(config))

@@ -19,6 +19,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 from prefect import flow
 
+from flows.hooks import HOOKS
 from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_adapters, check_evaluating
 from flows.steps import Steps, from_here
@@ -28,7 +29,7 @@ from tasks.rollout.artifact import Ref, content_hash
 DEFAULTS = RunConfig()
 
 
-@flow(name="evaluate-only", flow_run_name="{config.env.name}: evaluate")
+@flow(name="evaluate-only", flow_run_name="{config.env.name}: evaluate", **HOOKS)
 def evaluate_only(config: RunConfig = DEFAULTS) -> RunReport:
     """Evaluate both, report."""
     config = with_model_at_hand(config, is_trained=False)

@@ -26,10 +26,12 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.hooks import HOOKS
 from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_collecting, check_evaluating, check_training
 from flows.schedule import with_scheduled_batch
 from flows.steps import Steps, from_here
+from tasks.artifacts import show_promotion
 from tasks.bring import bring_folder
 from tasks.dataset.checks import NothingToTrainOnError
 from tasks.evaluation.compare import Comparison
@@ -40,7 +42,7 @@ from tasks.rollout.artifact import Ref
 DEFAULTS = RunConfig()
 
 
-@flow(name="expert-iteration", flow_run_name="{config.env.name}: {config.iterate.num_rounds} rounds")
+@flow(name="expert-iteration", flow_run_name="{config.env.name}: {config.iterate.num_rounds} rounds", **HOOKS)
 def expert_iteration(config: RunConfig = DEFAULTS) -> RunReport:
     """Rounds of collect, validate, train, evaluate, report."""
     config = with_model_at_hand(with_scheduled_batch(config))
@@ -89,12 +91,19 @@ class _Series:
         )
         if self._rounds[-1].promoted:
             self._promote(adapters)
+        if comparison is not None:
+            self._show(number, comparison)
         self._steps.report()
 
     def _promote(self, adapters: Mapping[str, Ref]) -> None:
         folders = _promoted(self._config).adapter_dirs
         self._best = {policy: bring_folder(adapters[policy], folder.absolute()) for policy, folder in folders.items()}
         self._steps.note(files={"promoted": _promoted(self._config).output_dir.absolute()})
+
+    def _show(self, number: int, comparison: Comparison) -> None:
+        in_use = _promoted(self._config).output_dir.absolute() if self._best else "the bare model"
+        candidate = _of_round(self._config, number).output_dir.absolute()
+        show_promotion(self._config.env.name, self._rounds[-1].promoted, comparison, candidate, in_use)
 
     def finish(self) -> RunReport:
         """Compare the best adapters with the bare model, and report."""

@@ -16,6 +16,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 from prefect import flow
 
+from flows.hooks import HOOKS
 from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_collecting, check_evaluating, check_training
 from flows.steps import Steps
@@ -24,7 +25,7 @@ from tasks.evaluation.report import RunReport
 DEFAULTS = QuickTestConfig()
 
 
-@flow(name="quick-test", flow_run_name="{config.env.name}: quick test")
+@flow(name="quick-test", flow_run_name="{config.env.name}: quick test", **HOOKS)
 def quick_test(config: QuickTestConfig = DEFAULTS) -> RunReport:
     """Collect, validate, compute stats, train, evaluate, report; all of it small."""
     config = with_model_at_hand(config)

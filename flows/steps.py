@@ -26,6 +26,7 @@ from tasks.evaluate import evaluate
 from tasks.evaluation.compare import Comparison, compare
 from tasks.evaluation.config import EvaluateConfig
 from tasks.evaluation.report import RunReport, summary_table, verdict_markdown
+from tasks.events import tell_if_success_fell
 from tasks.relabel import relabel
 from tasks.report import report, report_page
 from tasks.rollout.artifact import Ref
@@ -46,6 +47,7 @@ class Steps:
     def __init__(self, flow: str, config: RunConfig, part_of: Steps | None = None) -> None:
         """`part_of`: the run that this one is a part of, if it is."""
         self.config = config
+        self._is_part = part_of is not None
         self._made: set[tuple[str, str]] = part_of._made if part_of else set()
         """Results that this run has made itself; what finds them again is not said to come from an earlier one."""
         self.data_dir = config.data_dir.absolute()
@@ -72,7 +74,10 @@ class Steps:
 
     def keep(self, episodes: EpisodesRef) -> dict[str, DatasetRef]:
         """Keep what succeeded and count it: a published data file for each policy."""
-        return {policy: self._keep(episodes, policy) for policy in self.config.play.policy_names}
+        datasets = {policy: self._keep(episodes, policy) for policy in self.config.play.policy_names}
+        if not self._is_part:  # rounds have batches, too, and are no nights
+            tell_if_success_fell(next(iter(datasets.values())), self.config.collect.max_success_drop)
+        return datasets
 
     def relabel(self, episodes: EpisodesRef, policy: str, control: Control, most: int) -> ControlRef:
         """The data file of a control, `most` rows at most."""
@@ -83,7 +88,7 @@ class Steps:
         config = self.config
         dataset = self._call(validate, episodes, config.play, policy, self.data_dir, config.resolved())
         dataset = bring_dataset(dataset, self.data_dir)
-        self._call(compute_stats, episodes, dataset, config.collect.enough_successes, policy)
+        self._call(compute_stats, episodes, dataset, config.env.name, config.collect.enough_successes, policy)
         if config.collect.storage is not None:
             self._put_results(config.collect.storage, dataset)
         self.note(
@@ -108,7 +113,8 @@ class Steps:
         config = self.config
         folder = (folder or config.output_dir).absolute()
         resolved = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
-        adapter = bring_folder(self._call(train, data, config.model, config.train_of(policy), folder, resolved), folder)
+        trained = self._call(train, data, config.model, config.train_of(policy), folder, resolved, config.env.name)
+        adapter = bring_folder(trained, folder)
         self.note(
             trained={**self.summary.trained, policy: adapter.counts},
             audits={**self.summary.audits, **({policy: adapter.audit} if adapter.audit else {})},
@@ -131,7 +137,7 @@ class Steps:
     def finish(self, *next_steps: str) -> RunReport:
         """Write the report and print the closing table."""
         self.note(next_steps=next_steps, files={"report": self.data_dir / "report.md"})
-        if page := self._call(report_page, self.data_dir):
+        if page := self._call(report_page, self.data_dir, self.config.env.name):
             self.note(files={"report to look at": page})
         self.report()
         Console().print(summary_table(self.summary))

@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from envs.problems.splits import heldout_problems
+from flows.hooks import HOOKS
 from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_evaluating, check_training
 from flows.steps import Steps, from_here
@@ -39,7 +40,7 @@ from tasks.training.gate.audit_data import audit_data
 DEFAULTS = RunConfig()
 
 
-@flow(name="train-only", flow_run_name="{config.env.name}: train")
+@flow(name="train-only", flow_run_name="{config.env.name}: train", **HOOKS)
 def train_only(config: RunConfig = DEFAULTS) -> RunReport:
     """Train, evaluate, report; with train.dry_run only show what would be trained."""
     config = with_model_at_hand(config)

@@ -8,10 +8,13 @@ from typing import Any
 
 from prefect import task
 
+from tasks.artifacts import artifact_key
 from tasks.caching import RETRIED, by_content
+from tasks.live_progress import live_progress
 from tasks.rollout.artifact import Ref
 from tasks.rollout.collection import Collection, PlayConfig
 from tasks.rollout.journal import EpisodesRef
+from tasks.rollout.progress import Counts
 
 
 def _content(config: PlayConfig, adapters: Mapping[str, Ref], left_out: frozenset[str], data_dir: Path) -> Any:
@@ -29,9 +32,11 @@ def _content(config: PlayConfig, adapters: Mapping[str, Ref], left_out: frozense
 def collect(config: PlayConfig, adapters: Mapping[str, Ref], left_out: frozenset[str], data_dir: Path) -> EpisodesRef:
     """Play the episodes that are owed, each policy with its adapter if it has one, and refer to all of them."""
     collection = Collection.for_training(config, adapters, left_out)
-    if config.collect.runner == "local":
-        return collection.play(data_dir, "collecting")
-    from tasks.collect_shard import ray_workers  # an extra
+    counts = Counts()
+    with live_progress(artifact_key(config.env.name, "collecting"), "collecting", counts):
+        if config.collect.runner == "local":
+            return collection.play(data_dir, "collecting", watcher=counts)
+        from tasks.collect_shard import ray_workers  # an extra
 
-    with ray_workers(config, adapters, left_out, data_dir) as workers:
-        return collection.play(data_dir, "collecting", workers)
+        with ray_workers(config, adapters, left_out, data_dir) as workers:
+            return collection.play(data_dir, "collecting", workers)

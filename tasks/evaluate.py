@@ -8,11 +8,14 @@ from typing import Any
 
 from prefect import task
 
+from tasks.artifacts import artifact_key
 from tasks.caching import RETRIED, by_content
 from tasks.evaluation.config import EvaluateConfig
+from tasks.live_progress import live_progress
 from tasks.rollout.artifact import Ref
 from tasks.rollout.collection import Collection, PlayConfig
 from tasks.rollout.journal import EpisodesRef
+from tasks.rollout.progress import Counts
 
 
 def _content(
@@ -42,4 +45,9 @@ def evaluate(
 ) -> EpisodesRef:
     """Play what is owed, with the same problems and seeds whoever answers."""
     title = "evaluating the adapter" if adapters else "evaluating the bare model"
-    return Collection.for_evaluation(config, evaluate_config, adapters, left_out).play(data_dir, title)
+    key = artifact_key(config.env.name, "evaluating", "adapter" if adapters else "bare model")
+    counts = Counts()
+    with live_progress(key, title, counts):
+        return Collection.for_evaluation(config, evaluate_config, adapters, left_out).play(
+            data_dir, title, watcher=counts
+        )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from tasks.artifacts import artifact_key, show_file, show_markdown
 from tasks.evaluation.plot import before_after_plot, rounds_plot
-from tasks.evaluation.report import RunReport, report_markdown
+from tasks.evaluation.report import RunReport, comparison_markdown, points, report_markdown
 from tasks.reporting.page import PAGE, write_page
 from tasks.rollout.artifact import publish_file
 from tasks.rollout.journal import journals
@@ -29,15 +29,19 @@ def report(run: RunReport, folder: Path) -> Path:
     text = report_markdown(run, before_after, curve)
     with publish_file(path) as tmp:
         tmp.write_text(text, encoding="utf-8")
-    create_markdown_artifact(text, key="report", description=f"{run.flow}: {run.env}")
+    show_markdown(artifact_key(run.env, "report"), text, f"{run.flow}: {path}")
+    if run.comparison is not None:
+        found = f"{run.comparison.verdict}: {points(run.comparison.overall.difference)}"
+        show_markdown(artifact_key(run.env, "before after"), comparison_markdown(run, run.comparison), found)
     return path
 
 
 @task(name="report page", task_run_name="report page of {folder}", cache_policy=NO_CACHE)
-def report_page(folder: Path) -> Path | None:
+def report_page(folder: Path, env: str) -> Path | None:
     """Publish the page of the data folder `folder` in it; None if no episodes lie there."""
     if not journals(folder):
         return None
     path = folder / PAGE
     write_page([folder], path)
+    show_file(artifact_key(env, "report page"), path, "Figures, and every episode to read")
     return path

@@ -11,10 +11,11 @@ from prefect import task
 from envs.base import problem_set_digest
 from envs.problems.splits import heldout_problems
 from tasks.caching import by_content
-from tasks.dataset.checks import check_something_kept
+from tasks.dataset.checks import NothingToTrainOnError, check_something_kept
 from tasks.dataset.files import write_dataset
 from tasks.dataset.records import DatasetRef
 from tasks.dataset.select import for_policy, select_turns
+from tasks.events import tell_nothing_collected
 from tasks.rollout.collection import PlayConfig
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.episode import Episode, of_policy
@@ -69,5 +70,9 @@ def validate(
     """
     selection = select_turns(*selection_input(episodes, config, policy))
     named = policy if len(config.policy_names) > 1 else None
-    check_something_kept(selection.funnel, named)
+    try:
+        check_something_kept(selection.funnel, named)
+    except NothingToTrainOnError as error:
+        tell_nothing_collected(config.env.name, str(error))
+        raise
     return write_dataset(data_dir, selection, resolved_config, policy=named)

@@ -75,7 +75,7 @@ def report_markdown(report: RunReport, plot: Path | None = None, rounds_plot: Pa
         rounds_plot: the same for the curve over rounds.
     """
     rows = [*_played_rows(report), *_trained_rows(report), *_compared_rows(report)]
-    parts = [f"# {report.flow}: {report.env}", _table(["", ""], rows)]
+    parts = [f"# {report.flow}: {report.env}", markdown_table(["", ""], rows)]
     if report.rounds:
         parts += _rounds_parts(report.rounds, rounds_plot)
     if report.comparison is not None:
@@ -84,13 +84,13 @@ def report_markdown(report: RunReport, plot: Path | None = None, rounds_plot: Pa
         parts += ["## Controls", _controls_table(report, report.comparison)]
     for policy, found in report.audits.items():
         of = f", policy {policy}" if len(report.audits) > 1 else ""
-        parts += [f"## What was trained{of}", _table(["", ""], list(audit_rows(found))), *audit_markdown(found)]
+        parts += [f"## What was trained{of}", mask_audit_markdown(found)]
     if report.rejected:
-        parts += ["## Turns that were not kept", _table(["reason", "turns"], _as_rows(report.rejected))]
+        parts += ["## Turns that were not kept", markdown_table(["reason", "turns"], _as_rows(report.rejected))]
     if report.left_out:
         parts += ["## Problems that were left out", "\n".join(f"- {reason}" for reason in report.left_out.values())]
     if report.files:
-        parts += ["## Files", _table(["what", "where"], _as_rows(report.files))]
+        parts += ["## Files", markdown_table(["what", "where"], _as_rows(report.files))]
     if report.next_steps:
         parts += ["## What to do next", "\n".join(f"- {step}" for step in report.next_steps)]
     return "\n\n".join(parts) + "\n"
@@ -98,7 +98,25 @@ def report_markdown(report: RunReport, plot: Path | None = None, rounds_plot: Pa
 
 def verdict_markdown(report: RunReport) -> str:
     """A run's comparison in a few lines, as a model card has it, and who really played."""
-    return _table(["", ""], [("environment", report.env), ("model", _model(report)), *_compared_rows(report)])
+    return markdown_table(["", ""], [("environment", report.env), ("model", _model(report)), *_compared_rows(report)])
+
+
+def comparison_markdown(report: RunReport, comparison: Comparison) -> str:
+    """A run's comparison by itself: the verdict, success by difficulty and agent, and which problems changed."""
+    rows = [("environment", report.env), ("model", _model(report)), *_verdict_rows(comparison)]
+    return "\n\n".join([markdown_table(["", ""], rows), *_comparison_parts(comparison, None)[1:]])
+
+
+def promotion_markdown(promoted: bool, comparison: Comparison, candidate: Path, in_use: Path | str) -> str:
+    """Whether a trained adapter takes the place of the one in use, and why."""
+    took = "Promoted" if promoted else "Not promoted"
+    rows = [("candidate", str(candidate)), ("in use from now on", str(in_use)), *_verdict_rows(comparison)]
+    return f"**{took}**: {comparison.verdict}.\n\n{markdown_table(['', ''], rows)}"
+
+
+def mask_audit_markdown(found: Audit) -> str:
+    """What was trained on, and for some rows on which of their text the loss was."""
+    return "\n\n".join([markdown_table(["", ""], list(audit_rows(found))), *audit_markdown(found)])
 
 
 def percent(rate: float) -> str:
@@ -209,7 +227,7 @@ def _comparison_parts(comparison: Comparison, plot: Path | None) -> list[str]:
     effects |= {f"difficulty {level_name(level)}": effect for level, effect in comparison.by_difficulty.items()}
     effects |= {f"agent {agent}": effect for agent, effect in comparison.by_agent.items()}
     header = ["", "problems", "before", "after", "difference"]
-    parts.append(_table(header, [_effect_row(name, effect) for name, effect in effects.items()]))
+    parts.append(markdown_table(header, [_effect_row(name, effect) for name, effect in effects.items()]))
     parts += ["### Problems that got worse", _changes(comparison.worse)]
     parts += ["### Problems that got better", _changes(comparison.better)]
     return parts
@@ -228,7 +246,7 @@ def _rounds_parts(rounds: Sequence[Round], plot: Path | None) -> list[str]:
     ]
     picture = [f"![Success after each round]({plot})"] if plot else []
     caveat = "All rounds are compared on the same held-out problems, so the last figure is a little too good."
-    return ["## Rounds", *picture, _table(header, [_round_row(played) for played in rounds]), caveat]
+    return ["## Rounds", *picture, markdown_table(header, [_round_row(played) for played in rounds]), caveat]
 
 
 def _round_row(played: Round) -> list[str]:
@@ -251,7 +269,7 @@ def _controls_table(report: RunReport, comparison: Comparison) -> str:
     rows = sum(counts.rows for counts in report.trained.values())
     arms = {"successes": Arm(trained_rows=rows, comparison=comparison), **report.controls}
     cells = [[*_effect_row(what, arm.comparison.overall), f"{arm.trained_rows:,}"] for what, arm in arms.items()]
-    return _table(["trained on", "problems", "before", "after", "difference", "rows"], cells)
+    return markdown_table(["trained on", "problems", "before", "after", "difference", "rows"], cells)
 
 
 def level_name(difficulty: int) -> str:
@@ -272,13 +290,14 @@ def _changes(changes: Sequence[ProblemChange]) -> str:
         for c in changes[:MOST_LISTED]
     ]
     more = f"\n\nAnd {len(changes) - MOST_LISTED:,} more." if len(changes) > MOST_LISTED else ""
-    return _table(["problem", "index", "difficulty", "before", "after"], rows) + more
+    return markdown_table(["problem", "index", "difficulty", "before", "after"], rows) + more
 
 
 def _as_rows(mapping: Mapping[str, object]) -> list[tuple[str, str]]:
     return [(key, str(value)) for key, value in mapping.items()]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     cells = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells)

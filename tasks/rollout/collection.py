@@ -35,7 +35,7 @@ from tasks.rollout.journal import IDENTITY, EpisodesRef, Journal, journal_folder
 from tasks.rollout.plan import Slot, collection_identity, collection_key, due_slots
 from tasks.rollout.plan_request import PlanRequest, note_request
 from tasks.rollout.play import check_error_rate, owed_slots, play_owed
-from tasks.rollout.progress import show_progress
+from tasks.rollout.progress import Progress, Silent, Tee, show_progress
 from tasks.rollout.shard import ShardFile, ShardWriter, Sink
 from tasks.rollout.shards import Here, ShardJob, Workers, deal, play_hands
 
@@ -198,10 +198,13 @@ class Collection:
             "max_error_rate": collect.max_error_rate,
         }
 
-    def play(self, data_dir: Path, title: str, workers: Workers | None = None) -> EpisodesRef:
+    def play(
+        self, data_dir: Path, title: str, workers: Workers | None = None, *, watcher: Progress | None = None
+    ) -> EpisodesRef:
         """Play what is owed into the journal in `data_dir`, with a progress bar called `title`.
 
-        `workers` play it in shards, each with an engine of its own. Without them it is played here.
+        `workers` play it in shards, each with an engine of its own. Without them it is played here, and `watcher` is
+        told what the bar is told.
 
         Raises:
             EngineError, ServiceError, TooManyErrors, JournalWriteError: see `play_owed`.
@@ -212,7 +215,7 @@ class Collection:
             if workers is not None or self.config.collect.storage is not None:
                 self._play_shards(journal, workers or Here(partial(self.play_shard, data_dir=data_dir)))
             elif owed_slots(self.due(journal), journal):
-                asyncio.run(self._play(journal, lambda: self.due(journal), title))
+                asyncio.run(self._play(journal, lambda: self.due(journal), title, watcher or Silent()))
             slots = self.due(journal)
             check_error_rate(slots, journal, self.config.collect.max_error_rate)
             return journal.publish(slots)
@@ -231,7 +234,7 @@ class Collection:
             )
         slots = [Slot(self.problems[i], i, rollout_idx) for i, rollout_idx in job.episodes]
         with ShardWriter(self._sink(job.name, data_dir), {}) as shard:
-            asyncio.run(self._play(shard, lambda: slots, f"shard {job.name[6:10]}"))
+            asyncio.run(self._play(shard, lambda: slots, f"shard {job.name[6:10]}", Silent()))
 
     @property
     def key(self) -> str:
@@ -288,12 +291,12 @@ class Collection:
                 may_try_again=is_infrastructure_fault,
             )
 
-    async def _play(self, journal: ShardWriter, due: Callable[[], list[Slot]], title: str) -> None:
+    async def _play(self, journal: ShardWriter, due: Callable[[], list[Slot]], title: str, watcher: Progress) -> None:
         config = self.config
         adapters = {policy: adapter.path for policy, adapter in self.adapters.items()}
         plays_bare = not set(config.policy_names) <= set(adapters)
         async with open_engine(config.model, config.engine, adapters, plays_bare=plays_bare) as engine:
-            with show_progress(title) as progress, closing(open_sandbox(config.sandbox)) as sandbox:
+            with show_progress(title) as bar, closing(open_sandbox(config.sandbox)) as sandbox:
                 while owed_slots(slots := due(), journal):
                     await play_owed(
                         slots,
@@ -308,5 +311,5 @@ class Collection:
                         episode_timeout_s=config.engine.episode_timeout_s,
                         policies=config.policies,
                         adapters=frozenset(adapters),
-                        progress=progress,
+                        progress=Tee(bar, watcher),
                     )

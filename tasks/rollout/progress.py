@@ -42,8 +42,27 @@ class Silent:
     def episode_finished(self, episode: Episode) -> None: ...
 
 
-class _Counts:
-    """The figures that both displays show."""
+class Tee:
+    """Tells several."""
+
+    def __init__(self, *told: Progress) -> None:
+        self._told = told
+
+    def started(self, total: int, finished: int, succeeded: int) -> None:
+        for each in self._told:
+            each.started(total, finished, succeeded)
+
+    def request_finished(self, completion: Completion) -> None:
+        for each in self._told:
+            each.request_finished(completion)
+
+    def episode_finished(self, episode: Episode) -> None:
+        for each in self._told:
+            each.episode_finished(episode)
+
+
+class Counts:
+    """The figures that displays show. Another thread may read them at any time."""
 
     def __init__(self) -> None:
         self.total = self.finished = self.before = self.succeeded = self.tokens = 0
@@ -59,6 +78,16 @@ class _Counts:
     def episode_finished(self, episode: Episode) -> None:
         self.finished += 1
         self.succeeded += episode.success
+
+    @property
+    def share(self) -> float:
+        """How much is done, from 0 to 1."""
+        return self.finished / self.total if self.total else 0.0
+
+    @property
+    def line(self) -> str:
+        """All of it in a line."""
+        return f"{self.finished}/{self.total} episodes, {self.rates}, ETA {self.eta}"
 
     @property
     def rates(self) -> str:
@@ -77,7 +106,7 @@ class _Counts:
         return time.monotonic() - self.since
 
 
-class _Bar(_Counts):
+class _Bar(Counts):
     """A live bar."""
 
     def __init__(self, bar: RichProgress, title: str) -> None:
@@ -98,7 +127,7 @@ class _Bar(_Counts):
         self._bar.update(self._row, completed=self.finished, rates=self.rates)
 
 
-class _Lines(_Counts):
+class _Lines(Counts):
     """A plain line now and then."""
 
     def __init__(self, title: str, stream: TextIO) -> None:
@@ -117,7 +146,7 @@ class _Lines(_Counts):
 
     def say(self) -> None:
         print(
-            f"{self._title}: {self.finished}/{self.total} episodes, {self.rates}, ETA {self.eta}",
+            f"{self._title}: {self.line}",
             file=self._stream,
             flush=True,
         )

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from prefect.deployments.runner import RunnerDeployment
 
 import flows  # noqa: F401  (its settings come before the first import of Prefect)
+from deployments.automations import AUTOMATIONS_YAML
 from deployments.serve import read_deployments
+from envs import ENV_CLASS_MAPPING
 
 
 def test_every_flow_is_deployed_on_demand_and_one_collection_every_night(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +40,68 @@ def test_a_deployments_parameters_fit_its_flow() -> None:
 
     for deployment in read_deployments():
         RunConfig.model_validate(deployment.parameters.get("config", {}))
+
+
+def test_a_failure_of_every_flow_that_is_deployed_is_watched() -> None:
+    failed, *_ = yaml.safe_load(AUTOMATIONS_YAML.read_text())["automations"]
+    assert set(failed["trigger"]["match_related"]["prefect.resource.name"]) == {
+        deployment.flow_name for deployment in read_deployments()
+    }
+
+
+Schema = dict[str, Any]
+
+
+def fields(schema: Schema, definitions: Schema, path: str) -> Iterator[tuple[str, Schema]]:
+    """Every field of a form, the sections and those of a table's entries included, by its dotted path."""
+    for name, field in schema.get("properties", {}).items():
+        field = resolved(field, definitions)
+        yield f"{path}.{name}", field
+        yield from fields(field, definitions, f"{path}.{name}")
+        entry = field.get("additionalProperties")
+        if isinstance(entry, dict):
+            yield from fields(resolved(entry, definitions), definitions, f"{path}.{name}.KEY")
+
+
+def resolved(field: Schema, definitions: Schema) -> Schema:
+    """A field with what it refers to, as a form reads it."""
+    return {**definitions[field["$ref"].rpartition("/")[2]], **field} if "$ref" in field else field
+
+
+def form(deployment: RunnerDeployment) -> dict[str, Schema]:
+    """The fields that Prefect's page shows for a run of a deployment."""
+    schema = deployment._parameter_openapi_schema.model_dump()
+    return dict(fields(schema, schema["definitions"], deployment.flow_name or ""))
+
+
+def test_every_field_of_every_form_says_what_it_is_and_has_a_title_of_words() -> None:
+    forms = [form(deployment) for deployment in read_deployments()]
+    assert all(len(fields) > 60 for fields in forms)
+    undescribed = {path for fields in forms for path, field in fields.items() if not field.get("description")}
+    assert not undescribed
+    # A name with its unit or an abbreviation in it does not become words by itself.
+    titles = {path: field["title"] for fields in forms for path, field in fields.items()}
+    mute = re.compile(r"\b(S|Mb|Kb|Min|Lora|R|Gpus|Url|Dtype|Env|Dora)$|\wConfig$|^(Kind|Turns|Prefer|Name|Path)$")
+    assert not {path: title for path, title in titles.items() if mute.search(title)}
+
+
+def test_a_form_offers_choices_and_keeps_to_bounds() -> None:
+    (deployment,) = (d for d in read_deployments() if d.flow_name == "collect-and-train")
+    fields = {path.removeprefix("collect-and-train.config."): field for path, field in form(deployment).items()}
+    choices = {path: field["enum"] for path, field in fields.items() if "enum" in field}
+    assert choices["collect.collect_mode"] == ["env", "agent"]
+    assert set(choices) >= {"engine.kind", "sandbox.min_tier", "train.on_overlong", "train.quantization"}
+    (registered, dotted) = fields["env.name"]["anyOf"]
+    assert set(registered["enum"]) == set(ENV_CLASS_MAPPING)
+    assert re.search(dotted["pattern"], "my_envs.clock_env:ClockEnv")
+    assert fields["train.lora_r"]["minimum"] == 1
+    assert fields["train.learning_rate"]["exclusiveMinimum"] == 0
+    assert fields["collect.by_role.KEY.top_p"]["anyOf"][0]["maximum"] == 1
+    assert fields["collect.agent_ratios"]["anyOf"][0]["additionalProperties"] == {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1,
+    }
 
 
 def test_the_form_of_a_deployment_knows_the_sampling_of_a_role() -> None:

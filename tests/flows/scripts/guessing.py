@@ -10,4 +10,9 @@ def reply(request: ChatRequest) -> str:
     return f"It is \\boxed{{{request.seed % 100}}}."
 
 
+def wrong_reply(request: ChatRequest) -> str:
+    """No answer is negative."""
+    return f"\\boxed{{-1}} seed {request.seed}"
+
+
 reply_again = reply

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tasks.evaluation.compare import compare
 from tasks.evaluation.plot import before_after_plot
-from tasks.evaluation.report import RunReport, report_markdown, summary_table
+from tasks.evaluation.report import RunReport, promotion_markdown, report_markdown, summary_table
 from tasks.training.job import OutOfMemory, TrainCounts, ValidationLosses, ValidationPoint
 
 ROWS = {
@@ -152,6 +152,16 @@ def test_errors_in_the_evaluation_are_told(report, play):
     comparison = compare(play([[1], [None], [1]]), play([[1], [1], [1]]))
     text = report_markdown(replace(report, comparison=comparison))
     assert "| held-out problems | 2; 1 pairs left out (1 errored before, 0 after) |" in text
+
+
+@pytest.mark.parametrize(("promoted", "begins"), [(True, "**Promoted**"), (False, "**Not promoted**")])
+def test_a_promotion_says_what_is_in_use_from_now_on_and_why(play, promoted, begins):
+    comparison = compare(play([[0]] * 12), play([[1]] * 12))
+    text = promotion_markdown(promoted, comparison, Path("/models/new"), "the bare model")
+    assert text.startswith(f"{begins}: improved.")
+    assert "| candidate | /models/new |" in text
+    assert "| in use from now on | the bare model |" in text
+    assert "| verdict | improved (exact paired test, p = 0.00049) |" in text
 
 
 def test_a_pipe_in_a_name_does_not_break_the_table(report):
