@@ -16,6 +16,7 @@ from tasks.caching import by_content
 from tasks.engines.config import ModelConfig
 from tasks.evaluation.report import mask_audit_markdown
 from tasks.live_progress import TrainingFigures, live_progress
+from tasks.observing.figures import counted_training
 from tasks.training.config import TrainConfig
 from tasks.training.gate.audit import audit_table
 from tasks.training.gate.audit_data import audit_data
@@ -61,5 +62,5 @@ def train(
             show(event)
             figures(event)
 
-        adapter = train_adapter(data, model, config, output_dir, resolved_config, on_progress)
+        adapter = train_adapter(data, model, config, output_dir, resolved_config, counted_training(on_progress))
     return adapter.model_copy(update={"audit": found})

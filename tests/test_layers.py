@@ -20,6 +20,7 @@ FORBIDDEN = {
     "tasks/dataset": {"flows", "deployments", "prefect"} | HEAVY,
     "tasks/training": {"flows", "deployments", "prefect"},
     "tasks/evaluation": {"flows", "deployments", "prefect"} | HEAVY,
+    "tasks/observing": {"envs", "flows", "deployments", "prefect"} | HEAVY,
     "tasks/promotion": {"flows", "deployments", "prefect"} | HEAVY,
     "tasks/housekeeping": {"flows", "deployments", "prefect"} | HEAVY,
     "tasks/reporting": {"flows", "deployments", "prefect"} | HEAVY,

@@ -28,6 +28,8 @@ from tasks.engines.model_files import model_fingerprint
 from tasks.engines.scripted import script_fingerprint
 from tasks.evaluation.config import EvaluateConfig
 from tasks.faults import is_infrastructure_fault
+from tasks.observing.figures import counted, watched
+from tasks.observing.logs import collection_id
 from tasks.rollout.artifact import Ref
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.episode import SHARED_POLICY
@@ -293,9 +295,10 @@ class Collection:
 
     async def _play(self, journal: ShardWriter, due: Callable[[], list[Slot]], title: str, watcher: Progress) -> None:
         config = self.config
+        collection_id.set(collection_key(self.identity))
         adapters = {policy: adapter.path for policy, adapter in self.adapters.items()}
         plays_bare = not set(config.policy_names) <= set(adapters)
-        async with open_engine(config.model, config.engine, adapters, plays_bare=plays_bare) as engine:
+        async with watched(open_engine(config.model, config.engine, adapters, plays_bare=plays_bare)) as engine:
             with show_progress(title) as bar, closing(open_sandbox(config.sandbox)) as sandbox:
                 while owed_slots(slots := due(), journal):
                     await play_owed(
@@ -311,5 +314,5 @@ class Collection:
                         episode_timeout_s=config.engine.episode_timeout_s,
                         policies=config.policies,
                         adapters=frozenset(adapters),
-                        progress=Tee(bar, watcher),
+                        progress=counted(Tee(bar, watcher)),
                     )

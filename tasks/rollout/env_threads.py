@@ -18,7 +18,9 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 MAX_CLOSING_S = 10.0
@@ -59,6 +61,8 @@ class EnvThreads:
     async def run(self, action: Callable[[], T], limit_s: float | None = None) -> T:
         """What `action` returns or raises, but no StopIteration. Its time counts from when a thread takes it up.
 
+        It sees the context variables of whoever waits, as it would in `asyncio.to_thread`.
+
         Whoever waits may be cancelled: the action goes on, and what it gives is dropped.
 
         Raises:
@@ -66,7 +70,8 @@ class EnvThreads:
         """
         outcome: asyncio.Future[T] = self._loop.create_future()
         now = time.monotonic()
-        self._shared.waiting.append(_Action(action, self.timeout_s if limit_s is None else limit_s, now, outcome))
+        in_context = partial(copy_context().run, action)
+        self._shared.waiting.append(_Action(in_context, self.timeout_s if limit_s is None else limit_s, now, outcome))
         if not self._awake:
             self._wake(1)
         if self._help is None:

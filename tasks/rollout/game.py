@@ -157,7 +157,11 @@ class Game:
                 overdue.stack,
             )
         except (EnvFault, ServiceError) as error:
-            logger.warning("%s was ended early, and its finally blocks failed", self._name, exc_info=error)
+            cause = error.cause if isinstance(error, EnvFault) else error
+            where = "".join(traceback.format_tb(cause.__traceback__))  # its own text may quote what a model wrote
+            logger.warning(
+                "%s was ended early, and its finally blocks failed: %s\n%s", self._name, type(cause).__name__, where
+            )
 
     async def _run(self, action: Callable[[], T]) -> T:
         try:

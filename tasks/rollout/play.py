@@ -11,6 +11,7 @@ stops the run, and a later run resumes it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -24,6 +25,7 @@ from envs.faults import ServiceError
 from envs.replies import encodable
 from envs.sandbox.base import Sandbox
 from tasks.engines.base import ChatRequest, Completion, Engine, EngineError
+from tasks.observing.logs import EpisodeId, episode_id
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.cycles import rare_searches
 from tasks.rollout.env_threads import EnvThreads
@@ -33,6 +35,8 @@ from tasks.rollout.game import EnvFault, Exchange, Game
 from tasks.rollout.plan import Slot, episode_seed
 from tasks.rollout.progress import Progress, Silent
 from tasks.rollout.shard import ShardWriter
+
+logger = logging.getLogger(__name__)
 
 MAX_ENV_THREADS = 32
 ALL_SHARED: Mapping[str, str] = MappingProxyType({})
@@ -90,6 +94,7 @@ async def play_owed(
     owed = owed_slots(slots, journal)
     num_succeeded = sum(journal.finished[s.key].success for s in slots if s.key in journal.finished)
     progress.started(len(slots), len(slots) - len(owed), num_succeeded)
+    logger.info("%d episodes are owed, %d are finished", len(owed), len(slots) - len(owed))
     num_live = min(max_live_episodes(max_concurrency), len(owed))
     queue = iter(owed)
 
@@ -185,6 +190,7 @@ class _Stage:
 
 
 async def _play(slot: Slot, stage: _Stage) -> Episode:
+    around = episode_id.set(EpisodeId(slot.problem.hash, slot.rollout_idx, stage.env_config.name))
     started = time.monotonic()
     game = Game(slot.problem, stage.env_class, stage.env_config, stage.sandbox, stage.threads)
     error = None
@@ -205,6 +211,9 @@ async def _play(slot: Slot, stage: _Stage) -> Episode:
         error = EpisodeError(kind=type(timeout).__name__, message=str(timeout), traceback="")
     finally:
         await game.close()
+        if error is not None:
+            logger.info("the episode ended in %s", error.kind)
+        episode_id.reset(around)
     return Episode(
         problem_hash=slot.problem.hash,
         rollout_idx=slot.rollout_idx,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,7 +101,7 @@ def test_ctrl_c_in_the_terminal_ends_with_one_line_that_says_how_to_resume(tmp_p
     run = subprocess.Popen(
         [sys.executable, *line, "--collect.num_episodes", "2000", "--collect.data_dir", str(tmp_path / "data")],
         cwd=ROOT,
-        env=with_own_server(tmp_path),
+        env=with_own_server(tmp_path) | {"WINNOW_LOG": f"json:{tmp_path / 'log.jsonl'}"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -107,6 +109,7 @@ def test_ctrl_c_in_the_terminal_ends_with_one_line_that_says_how_to_resume(tmp_p
     )
     try:
         wait_until(lambda: list((tmp_path / "data").glob(".episodes/*/shard-0000.jsonl")), 120)
+        wait_until(lambda: "2000 episodes are owed" in (tmp_path / "log.jsonl").read_text(), 30)
         os.killpg(run.pid, signal.SIGINT)
         _, errors = run.communicate(timeout=60)
     finally:
@@ -117,6 +120,11 @@ def test_ctrl_c_in_the_terminal_ends_with_one_line_that_says_how_to_resume(tmp_p
     assert errors.splitlines()[-1].startswith(
         "Interrupted. Finished work is kept; to resume: python -m flows.collect_only"
     )
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    (begun,) = (record for record in logged if "2000 episodes are owed" in record["message"])
+    (journal,) = (tmp_path / "data" / ".episodes").iterdir()
+    assert begun["collection"] == journal.name
+    assert uuid.UUID(begun["flow_run"])
     wait_until(lambda: not servers(tmp_path), 20)
 
 

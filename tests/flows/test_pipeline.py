@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 
 from flows.collect_and_train import collect_and_train
 from flows.collect_only import collect_only
@@ -206,10 +211,29 @@ def test_problems_whose_reference_answer_fails_are_named_and_not_played(
     env = {"name": "code_env", "roles": ["code_single_agent"], "dataset": "mbpp.jsonl", "benchmark": "mbpp.jsonl"}
     with pytest.raises(ValueError, match="is left that is not held out"):
         collect_only(make_config(env=env))
-    report = collect_only(make_config(env={**env, "benchmark": None}))
+    state = collect_only(make_config(env={**env, "benchmark": None}), return_state=True)
+    report = state.result()
     assert [reason.partition(":")[0] for reason in report.left_out.values()] == ["3"]
     assert not any("add 3 to" in request.messages[0]["content"] for request in played)
     assert "## Problems that were left out" in (run_folder / "sft_data_code" / "report.md").read_text()
+    assert logged_in_ui(state.state_details.flow_run_id, "left out: 1 of 8 problems")
+
+
+def logged_in_ui(flow_run: UUID, text: str) -> bool:
+    """Whether Prefect's server comes to have such a log record of a flow run."""
+    wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run]))
+    end = time.monotonic() + 30
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < end:
+            if any(text in log.message for log in client.read_logs(wanted)):
+                return True
+            time.sleep(0.2)
+    return False
+
+
+def test_what_is_logged_outside_of_flows_warns_nobody(recwarn: pytest.WarningsRecorder) -> None:
+    logging.getLogger("tasks.rollout.journal").warning("about no flow run")
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def written(folder: Path) -> dict[Path, bytes]:
