@@ -25,7 +25,8 @@ from tasks.engines import engine_kind
 from tasks.evaluate import evaluate
 from tasks.evaluation.compare import Comparison, compare
 from tasks.evaluation.config import EvaluateConfig
-from tasks.evaluation.report import RunReport, summary_table, verdict_markdown
+from tasks.evaluation.report import RunReport, series_of, summary_table, verdict_markdown
+from tasks.evaluation.series import write_series
 from tasks.events import tell_if_success_fell
 from tasks.relabel import relabel
 from tasks.report import report, report_page
@@ -137,6 +138,7 @@ class Steps:
     def finish(self, *next_steps: str) -> RunReport:
         """Write the report and print the closing table."""
         self.note(next_steps=next_steps, files={"report": self.data_dir / "report.md"})
+        write_series(self.data_dir, series_of(self.summary))  # the page below shows it
         if page := self._call(report_page, self.data_dir, self.config.env.name):
             self.note(files={"report to look at": page})
         self.report()

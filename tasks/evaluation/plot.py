@@ -42,7 +42,13 @@ def before_after_figure(comparison: Comparison) -> Figure:
 
 
 def rounds_plot(rounds: Sequence[Round], path: Path) -> None:
-    """Draw success after each round into a PNG, the bare model being round 0; the file appears whole or not at all."""
+    """Draw success after each round into a PNG; the file appears whole or not at all."""
+    with publish_file(path) as tmp:
+        rounds_figure(rounds).savefig(tmp, format="png")
+
+
+def rounds_figure(rounds: Sequence[Round]) -> Figure:
+    """Success after each round, the bare model being round 0. At least one of them was compared."""
     figure = Figure(figsize=(max(6.4, 0.9 * len(rounds) + 3.4), 4.0), dpi=160, layout="constrained")
     axes = figure.add_subplot()
     base = next(played.comparison.overall for played in rounds if played.comparison)
@@ -60,8 +66,7 @@ def rounds_plot(rounds: Sequence[Round], path: Path) -> None:
     axes.tick_params(length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.legend(loc="lower right", frameon=False)
-    with publish_file(path) as tmp:
-        figure.savefig(tmp, format="png")
+    return figure
 
 
 def _points(axes: Axes, rates: Sequence[tuple[int, Estimate]], colour: str, label: str, line: str) -> None:

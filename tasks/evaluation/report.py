@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tasks.evaluation.compare import Comparison, Effect, ProblemChange
 from tasks.evaluation.intervals import Estimate
-from tasks.evaluation.series import Arm, Round
+from tasks.evaluation.series import Arm, Round, Series
 from tasks.training.gate.audit import Audit, audit_markdown, audit_rows
 from tasks.training.job import TrainCounts
 
@@ -80,8 +80,8 @@ def report_markdown(report: RunReport, plot: Path | None = None, rounds_plot: Pa
         parts += _rounds_parts(report.rounds, rounds_plot)
     if report.comparison is not None:
         parts += _comparison_parts(report.comparison, plot)
-    if report.comparison is not None and report.controls:
-        parts += ["## Controls", _controls_table(report, report.comparison)]
+    if arms := series_of(report).arms:
+        parts += ["## Controls", markdown_table(ARMS_HEADER, arm_rows(arms))]
     for policy, found in report.audits.items():
         of = f", policy {policy}" if len(report.audits) > 1 else ""
         parts += [f"## What was trained{of}", mask_audit_markdown(found)]
@@ -233,23 +233,37 @@ def _comparison_parts(comparison: Comparison, plot: Path | None) -> list[str]:
     return parts
 
 
+def series_of(report: RunReport) -> Series:
+    """The rounds and the arms of a run."""
+    if report.comparison is None or not report.controls:
+        return Series(rounds=report.rounds)
+    rows = sum(counts.rows for counts in report.trained.values())
+    arms = {"successes": Arm(trained_rows=rows, comparison=report.comparison), **report.controls}
+    return Series(rounds=report.rounds, arms=arms)
+
+
+ROUNDS_CAVEAT = "All rounds are compared on the same held-out problems, so the last figure is a little too good."
+ROUNDS_HEADER = (
+    "round",
+    "success while collecting",
+    "turns kept",
+    "trained on",
+    "best so far",
+    "this round",
+    "difference",
+    "",
+)
+ARMS_HEADER = ("trained on", "problems", "before", "after", "difference", "rows")
+
+
 def _rounds_parts(rounds: Sequence[Round], plot: Path | None) -> list[str]:
-    header = [
-        "round",
-        "success while collecting",
-        "turns kept",
-        "trained on",
-        "best so far",
-        "this round",
-        "difference",
-        "",
-    ]
     picture = [f"![Success after each round]({plot})"] if plot else []
-    caveat = "All rounds are compared on the same held-out problems, so the last figure is a little too good."
-    return ["## Rounds", *picture, markdown_table(header, [_round_row(played) for played in rounds]), caveat]
+    table = markdown_table(ROUNDS_HEADER, [round_row(played) for played in rounds])
+    return ["## Rounds", *picture, table, ROUNDS_CAVEAT]
 
 
-def _round_row(played: Round) -> list[str]:
+def round_row(played: Round) -> list[str]:
+    """A round under `ROUNDS_HEADER`."""
     overall = played.comparison.overall if played.comparison else None
     return [
         str(played.number),
@@ -265,11 +279,9 @@ def _round_row(played: Round) -> list[str]:
     ]
 
 
-def _controls_table(report: RunReport, comparison: Comparison) -> str:
-    rows = sum(counts.rows for counts in report.trained.values())
-    arms = {"successes": Arm(trained_rows=rows, comparison=comparison), **report.controls}
-    cells = [[*_effect_row(what, arm.comparison.overall), f"{arm.trained_rows:,}"] for what, arm in arms.items()]
-    return markdown_table(["trained on", "problems", "before", "after", "difference", "rows"], cells)
+def arm_rows(arms: Mapping[str, Arm]) -> list[list[str]]:
+    """The arms of a control under `ARMS_HEADER`."""
+    return [[*_effect_row(what, arm.comparison.overall), f"{arm.trained_rows:,}"] for what, arm in arms.items()]
 
 
 def level_name(difficulty: int) -> str:

@@ -13,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tasks.evaluation.compare import Comparison
-from tasks.evaluation.plot import AFTER, BEFORE, GRID, INK, before_after_figure
+from tasks.evaluation.intervals import Estimate
+from tasks.evaluation.plot import AFTER, BEFORE, GRID, INK, before_after_figure, rounds_figure
+from tasks.evaluation.series import Round
 from tasks.reporting.folder import LossPoint
-from tasks.reporting.tally import Rate
 
 SECOND, GOOD, BAD, WARN = "#d9730d", "#2da44e", "#cf4a4a", "#bf8700"
 VARIABLES = {
@@ -52,6 +53,12 @@ def before_after_chart(comparison: Comparison) -> str:
         return _svg(before_after_figure(comparison))
 
 
+def rounds_chart(rounds: Sequence[Round]) -> str:
+    """Success on held-out problems after each round."""
+    with mpl.rc_context(_STYLE):
+        return _svg(rounds_figure(rounds))
+
+
 def counts_chart(counts: Mapping[str, int], colours: Mapping[str, str]) -> str:
     """A bar for each count, the first at the top."""
     with mpl.rc_context(_STYLE):
@@ -69,14 +76,14 @@ def counts_chart(counts: Mapping[str, int], colours: Mapping[str, str]) -> str:
         return _svg(figure)
 
 
-def rates_chart(runs: Mapping[str, Mapping[str, Rate]]) -> str:
+def rates_chart(runs: Mapping[str, Mapping[str, Estimate]]) -> str:
     """Success rates with 95 % intervals: a row for each group, a colour for each run."""
     groups = list(dict.fromkeys(group for rates in runs.values() for group in rates))
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(0.4 * len(groups) + 0.6, legend=list(runs) if len(runs) > 1 else ())
         for i, (run, rates) in enumerate(runs.items()):
             shift = 0.24 * (i - (len(runs) - 1) / 2)
-            known = [(y + shift, rates[group].estimate) for y, group in enumerate(groups) if group in rates]
+            known = [(y + shift, rates[group]) for y, group in enumerate(groups) if group in rates]
             values = [100 * e.value for _, e in known]
             errors = [[100 * (e.value - e.low) for _, e in known], [100 * (e.high - e.value) for _, e in known]]
             at = [y for y, _ in known]

@@ -16,9 +16,11 @@ from tasks.dataset.files import all_data_files
 from tasks.dataset.records import Record, Rejected, beside
 from tasks.engines.model_files import ADAPTER_CONFIG, is_lora
 from tasks.evaluation.compare import Comparison, compare
+from tasks.evaluation.series import Series, read_series
 from tasks.rollout.artifact import content_hash
 from tasks.rollout.episode import Episode, EpisodeKey, Turn
 from tasks.rollout.journal import IDENTITY, journals, read_episodes
+from tasks.rollout.plan_request import read_request
 from tasks.training.job import TRAIN_LOG
 
 KEPT = "kept"
@@ -41,6 +43,14 @@ class TurnKey(NamedTuple):
     turn_idx: int
 
 
+class Asked(NamedTuple):
+    """Episodes that were asked for and not played."""
+
+    owed: int
+    spared: int
+    """Not needed, because enough of the others succeeded."""
+
+
 @dataclass(frozen=True)
 class Played:
     """The episodes of one journal."""
@@ -51,6 +61,8 @@ class Played:
     episodes: Sequence[Episode]
     is_heldout: bool
     identity: Mapping[str, Any]
+    asked: Asked | None = None
+    """What was asked for and is not there; None: that is not known."""
 
 
 class LossPoint(BaseModel):
@@ -76,6 +88,7 @@ class RunData:
     """By model folder."""
     config: Mapping[str, Any]
     comparison: Comparison | None = None
+    series: Series = field(default_factory=Series)
     notes: Sequence[str] = field(default=())
     """What could not be read or shown, a line each."""
 
@@ -123,6 +136,7 @@ def read_run(folder: Path) -> RunData:
         losses={path.name: points for path in models if (points := _losses(path, notes))},
         config=config,
         comparison=_comparison(named, notes),
+        series=_series(folder, notes),
         notes=notes,
     )
 
@@ -140,8 +154,27 @@ def _journals(folder: Path, notes: list[str]) -> Iterator[Played]:
         if len(episodes) > left:
             notes.append(f"Of the {len(episodes):,} episodes in {path} the first {left:,} are shown.")
         if episodes[:left]:
-            yield Played("", path, episodes[:left], False, identity)
+            yield Played("", path, episodes[:left], False, identity, _asked(path, episodes))
         left -= len(episodes[:left])
+
+
+def _asked(path: Path, episodes: Sequence[Episode]) -> Asked | None:
+    outcomes = {episode.key: episode.success for episode in episodes}
+    try:
+        request = read_request(path)
+        due = request.due(outcomes)
+    except ValueError:  # an earlier version noted nothing
+        return None
+    owed = sum(key not in outcomes for key in due)
+    return Asked(owed, 0 if owed else max(0, request.num_episodes - len(due)))
+
+
+def _series(folder: Path, notes: list[str]) -> Series:
+    try:
+        return read_series(folder)
+    except ValueError as error:
+        notes.append(f"No rounds and no controls: {error}")
+        return Series()
 
 
 def _named(found: Sequence[Played], fates: Mapping[TurnKey, str], models: Sequence[Path]) -> list[Played]:

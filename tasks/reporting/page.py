@@ -14,11 +14,22 @@ from markupsafe import Markup
 
 from tasks.evaluation.compare import Comparison, compare
 from tasks.evaluation.plot import BEFORE
-from tasks.evaluation.report import MOST_LISTED, level_name, percent, points
+from tasks.evaluation.report import (
+    ARMS_HEADER,
+    MOST_LISTED,
+    ROUNDS_CAVEAT,
+    ROUNDS_HEADER,
+    arm_rows,
+    level_name,
+    percent,
+    points,
+    round_row,
+)
+from tasks.evaluation.series import Series
 from tasks.reporting import charts
 from tasks.reporting.conversations import browser
 from tasks.reporting.folder import KEPT, RunData, read_run
-from tasks.reporting.tally import Rate, funnel, lengths, rates_by
+from tasks.reporting.tally import STATES, Funnel, Rate, funnel, lengths, rates_by
 from tasks.rollout.artifact import publish_file
 
 PAGE = "report.html"
@@ -97,21 +108,24 @@ def _run_facts(run: RunData, name: str) -> dict[str, Any]:
         "env": ", ".join(sorted({e.env_name for j in run.journals for e in j.episodes})),
         "model": (run.config.get("model") or {}).get("path"),
         "funnel": counts,
-        "num_episodes": sum(counts.episodes.values()),
+        "num_episodes": sum(counts.episodes[state] for state in STATES),
         "num_turns": sum(counts.turns.values()),
         "kept": counts.turns[KEPT],
         "rate": _rate_text(all_rates["all"]) if all_rates else None,
-        "funnel_charts": _funnel_charts(counts.episodes, counts.turns) if run.collected else [],
+        "funnel_charts": _funnel_charts(counts) if run.collected else [],
+        "series_charts": _series_charts(run.series),
         "comparison": comparison and _comparison_facts(comparison),
         "notes": run.notes,
     }
 
 
-def _funnel_charts(episodes: Mapping[str, int], turns: Mapping[str, int]) -> list[Chart]:
+def _funnel_charts(counts: Funnel) -> list[Chart]:
     colours = {"solved": charts.GOOD, "unsolved": BEFORE, "errored": charts.BAD, KEPT: charts.GOOD}
+    of_episodes = "requested episodes" if counts.requested is not None else "episodes"
+    title = "Episodes that were requested" if counts.requested is not None else "Episodes that were played"
     return [
-        _counts_chart("Episodes that were played", "episodes", episodes, colours),
-        _counts_chart("Turns: kept to train on, or why not", "turns", turns, colours),
+        _counts_chart(title, of_episodes, counts.episodes, colours),
+        _counts_chart("Turns: kept as rows to train on, or why not", "turns", counts.turns, colours),
     ]
 
 
@@ -120,6 +134,23 @@ def _counts_chart(title: str, what: str, counts: Mapping[str, int], colours: Map
     total = sum(shown.values())
     sum_text = " + ".join(f"{n:,} {name}" for name, n in shown.items())
     return Chart(title, Markup(charts.counts_chart(shown, colours)), f"{total:,} {what} = {sum_text}")
+
+
+def _series_charts(series: Series) -> list[Chart]:
+    """The rounds of expert iteration, and the arms of a control."""
+    made = []
+    if any(played.comparison for played in series.rounds):
+        svg = Markup(charts.rounds_chart(series.rounds))
+        rows = [round_row(played) for played in series.rounds]
+        made.append(Chart("Success after each round", svg, ROUNDS_CAVEAT, ROUNDS_HEADER, rows))
+    if series.arms:
+        (first, *_) = series.arms.values()
+        rates = {"bare model": first.comparison.overall.before}
+        rates |= {f"trained on {what}": arm.comparison.overall.after for what, arm in series.arms.items()}
+        words = "; ".join(f"{name}: {percent(rate.value)}" for name, rate in rates.items())
+        svg = Markup(charts.rates_chart({"success on held-out problems": rates}))
+        made.append(Chart("Is it the selection that helps?", svg, words, ARMS_HEADER, arm_rows(series.arms)))
+    return made
 
 
 def _comparison_facts(comparison: Comparison) -> dict[str, Any]:
@@ -170,7 +201,8 @@ def _shared_charts(runs: Sequence[RunData], names: Sequence[str]) -> list[Chart]
                 "turns" if what in ("role", "turn") else "episodes",
                 "success (95 % interval)",
             ]
-            made.append(Chart(f"Success by {words}", Markup(charts.rates_chart(rates)), "", header, rows))
+            estimates = {name: {group: r.estimate for group, r in groups.items()} for name, groups in rates.items()}
+            made.append(Chart(f"Success by {words}", Markup(charts.rates_chart(estimates)), "", header, rows))
     several = len(runs) > 1
     losses = {f"{name}: {model}" if several else model: p for name, run in named for model, p in run.losses.items()}
     if losses:

@@ -23,10 +23,12 @@ class Rate:
 
 @dataclass(frozen=True)
 class Funnel:
-    """What became of all that was played. It adds up, on both levels."""
+    """What became of all that was asked for, from episodes to rows to train on. It adds up, on both levels."""
 
+    requested: int | None
+    """Episodes that were asked for: all of the following. None: it is not known how many."""
     episodes: Mapping[str, int]
-    """solved, unsolved and errored."""
+    """solved, unsolved and errored; then, if there are such, not played yet and not needed."""
     turns: Mapping[str, int]
     """Kept, and rejected by reason."""
 
@@ -36,7 +38,12 @@ def funnel(run: RunData) -> Funnel:
     states = Counter(state(episode) for episode in run.collected)
     fates = Counter(run.fate(e, t) for e in run.collected for t in e.turns)
     first = {KEPT: fates.pop(KEPT, 0)}
-    return Funnel({s: states[s] for s in STATES}, first | dict(fates.most_common()))
+    asked = [journal.asked for journal in run.journals if not journal.is_heldout]
+    known = [found for found in asked if found is not None]
+    unplayed = {"not played yet": sum(a.owed for a in known), "not needed": sum(a.spared for a in known)}
+    episodes = {s: states[s] for s in STATES} | {why: count for why, count in unplayed.items() if count}
+    requested = sum(episodes.values()) if len(known) == len(asked) else None
+    return Funnel(requested, episodes, first | dict(fates.most_common()))
 
 
 STATES = ("solved", "unsolved", "errored")

@@ -60,6 +60,7 @@ def test_a_round_collects_with_the_adapter_that_was_promoted_and_one_that_does_n
     kept = [played.kept for played in report.rounds]
     assert [played.trained_rows for played in report.rounds] == [kept[0], sum(kept)]
     assert "rounds.png" in _report(run_folder)
+    assert "Success after each round" in _page(run_folder)
     assert (run_folder / "sft_data_math" / "rounds.png").stat().st_size > 10_000
     assert report.cached == ()
     before = len(asked)
@@ -122,6 +123,7 @@ def test_controls_are_trained_on_as_many_failures_and_on_chance_picks(
     assert {row["metadata"]["env_success"] for row in shuffled} == {False, True}
     assert len(shuffled) == report.kept["shared_model"]
     assert f"| {len(failures)} |" in _report(run_folder)
+    assert "trained on shuffled verdicts: " in _page(run_folder)
     for name in ("sft_model_math", "sft_model_math-failures", "sft_model_math-shuffled-verdicts"):
         assert (run_folder / name / "adapter_model.safetensors").exists()
 
@@ -164,6 +166,10 @@ def test_policies_of_roles_that_do_not_play_or_with_names_no_file_can_have_are_r
 
 def _report(run_folder: Path) -> str:
     return (run_folder / "sft_data_math" / "report.md").read_text()
+
+
+def _page(run_folder: Path) -> str:
+    return (run_folder / "sft_data_math" / "report.html").read_text()
 
 
 def _read_one(folder: Path, pattern: str) -> list[dict[str, Any]]:

@@ -6,10 +6,13 @@ import json
 
 import pytest
 
+from tasks.evaluation.report import percent
+from tasks.evaluation.series import Arm, Round, Series, write_series
 from tasks.reporting.conversations import browser, conversations, unpacked
 from tasks.reporting.folder import AFTER, BEFORE, read_run
 from tasks.reporting.page import page, write_page
 from tasks.reporting.tally import funnel, rates_by
+from tasks.rollout.plan_request import PlanRequest, note_request
 from tests.tasks.reporting.folders import HELD_OUT, episode, turn, write_data_file, write_journal
 
 
@@ -18,6 +21,54 @@ def test_the_funnel_adds_up_on_both_levels(data_folder, collected):
     assert counts.episodes == {"solved": 6, "unsolved": 5, "errored": 1}
     assert counts.turns == {"kept": 6, "episode_failed": 5, "episode_error": 1}
     assert sum(counts.turns.values()) == sum(len(e.turns) for e in collected)
+
+
+def test_the_funnel_begins_at_what_was_requested_and_adds_up(data_folder, collected):
+    journal = data_folder / ".episodes" / "c0"
+    more = [f"{number:016x}" for number in range(99, 102)]
+    hashes = [*(e.problem_hash for e in collected), *more]
+    note_request(journal, PlanRequest(num_episodes=15, rollouts_per_problem=1, enough_successes=None, problems=hashes))
+    counts = funnel(read_run(data_folder))
+    assert counts.episodes == {"solved": 6, "unsolved": 5, "errored": 1, "not played yet": 3}
+    assert counts.requested == sum(counts.episodes.values()) == 15
+    html = page([read_run(data_folder)])
+    assert "15 requested episodes = 6 solved + 5 unsolved + 1 errored + 3 not played yet" in html
+
+
+def test_what_was_not_needed_counts_as_requested(tmp_path):
+    write_journal(tmp_path, "c0", [episode(1), episode(2)])
+    request = PlanRequest(
+        num_episodes=8, rollouts_per_problem=4, enough_successes=1, problems=[f"{n:016x}" for n in (1, 2)]
+    )
+    note_request(tmp_path / ".episodes" / "c0", request)
+    counts = funnel(read_run(tmp_path))
+    assert (counts.requested, counts.episodes["not needed"]) == (8, 6)
+
+
+def test_how_many_were_requested_of_an_earlier_version_is_not_known(data_folder):
+    counts = funnel(read_run(data_folder))
+    assert counts.requested is None
+    assert "12 episodes = 6 solved + 5 unsolved + 1 errored" in page([read_run(data_folder)])
+
+
+def test_rounds_and_the_arms_of_a_control_are_on_the_page_until_a_run_without_any(data_folder):
+    comparison = read_run(data_folder).comparison
+    assert comparison is not None
+    first = Round(number=1, success_rate=0.5, kept=6, trained_rows=6, comparison=comparison)
+    empty = Round(number=2, success_rate=None, kept=0, trained_rows=0, comparison=None)
+    arm = Arm(trained_rows=6, comparison=comparison)
+    series = Series(rounds=[first, empty], arms={"successes": arm, "failures": arm})
+    write_series(data_folder, series)
+    run = read_run(data_folder)
+    assert run.series == series
+    html = page([run])
+    assert "Success after each round" in html
+    assert "<td>not promoted</td>" in html
+    assert f"bare model: {percent(comparison.overall.before.value)}; trained on successes: " in html
+    (data_folder / "series.json").write_text("{")
+    assert "series.json cannot be read" in page([read_run(data_folder)])
+    write_series(data_folder, Series())
+    assert "Success after each round" not in page([read_run(data_folder)])
 
 
 def test_turns_of_a_collection_without_a_data_file_are_undecided(tmp_path):
