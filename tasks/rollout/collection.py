@@ -295,7 +295,7 @@ class Collection:
 
     async def _play(self, journal: ShardWriter, due: Callable[[], list[Slot]], title: str, watcher: Progress) -> None:
         config = self.config
-        collection_id.set(collection_key(self.identity))
+        collection_id.set(self.key)
         adapters = {policy: adapter.path for policy, adapter in self.adapters.items()}
         plays_bare = not set(config.policy_names) <= set(adapters)
         async with watched(open_engine(config.model, config.engine, adapters, plays_bare=plays_bare)) as engine:
