@@ -7,6 +7,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
 
@@ -61,6 +62,17 @@ class ResponseCache:
             self._local.connection = connection
         found: sqlite3.Connection = self._local.connection
         return found
+
+
+def forget_all(path: Path) -> None:
+    """Empty the file at `path`, whoever else has it open: to remove it would take a transaction's journal from it.
+
+    Raises:
+        sqlite3.Error: somebody is writing, or it is no such file.
+    """
+    with closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM responses")
+        connection.execute("VACUUM")
 
 
 def _key(request: Sequence[str | int]) -> str:

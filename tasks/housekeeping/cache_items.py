@@ -10,6 +10,9 @@ from typing import Any
 
 from tasks.housekeeping.item import Item, extent, leftovers, temporary
 
+RESPONSES = "responses.sqlite"
+"""What search services have answered: many processes have it open at once."""
+
 
 def cache_folder() -> Path:
     """Winnow's folder in the user's cache folder; it may not be there."""
@@ -30,7 +33,7 @@ def cache_items(folder: Path) -> Iterator[Item]:
     for path in _visible(folder, "bm25-*"):
         if path.is_dir():
             yield _made_again(path, "search index", "it is built again", path.with_name(f"{path.name}.lock"))
-    for path in _visible(folder, "responses.sqlite"):
+    for path in _visible(folder, RESPONSES):
         yield _made_again(path, "answers of search services", "they are asked again")
     yield from leftovers([*temporary(folder), *temporary(folder / "tokens")])
 

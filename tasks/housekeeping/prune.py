@@ -9,12 +9,15 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sqlite3
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from envs.retrieval.responses import forget_all
+from tasks.housekeeping.cache_items import RESPONSES
 from tasks.housekeeping.item import PRUNED, Item, Kind, locks_in, newest
 from tasks.housekeeping.model_items import is_promoted
 from tasks.promotion.promoted import VERSIONS
@@ -66,6 +69,8 @@ def remove(item: Item) -> int:
         if item.path.parent.name == VERSIONS and is_promoted(item.path):
             raise InUse("it is promoted by now")
         freed = item.extent.disk_bytes
+        if item.path.name == RESPONSES:
+            return _emptied(item)
         if item.path.is_dir():
             gone = _aside(item)
             item.path.rename(gone)
@@ -76,6 +81,14 @@ def remove(item: Item) -> int:
             freed += companion.lstat().st_size
             companion.unlink()
     return freed
+
+
+def _emptied(item: Item) -> int:
+    try:
+        forget_all(item.path)
+    except sqlite3.Error as error:
+        raise InUse(str(error)) from None
+    return item.extent.disk_bytes - item.path.lstat().st_size
 
 
 def _aside(item: Item) -> Path:

@@ -216,7 +216,7 @@ def test_problems_whose_reference_answer_fails_are_named_and_not_played(
     assert [reason.partition(":")[0] for reason in report.left_out.values()] == ["3"]
     assert not any("add 3 to" in request.messages[0]["content"] for request in played)
     assert "## Problems that were left out" in (run_folder / "sft_data_code" / "report.md").read_text()
-    assert logged_in_ui(state.state_details.flow_run_id, "left out: 1 of 8 problems")
+    assert logged_in_ui(state.state_details.flow_run_id, "left out: 1 of 7 problems")
 
 
 def logged_in_ui(flow_run: UUID, text: str) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from envs.retrieval.base import Document
+from envs.retrieval.responses import ResponseCache
+from tasks.housekeeping.cache_items import cache_items
 from tasks.housekeeping.data_items import data_items
 from tasks.housekeeping.inventory import run_items
 from tasks.housekeeping.item import Item
@@ -119,6 +123,20 @@ def test_what_is_behind_a_link_stays_and_so_does_what_a_link_in_a_folder_leads_t
     assert chosen(run_items(here)) == set()
     remove(next(i for i in data_items(nights) if i.path.name == "night0"))
     assert outside.read_text() == "not ours"
+
+
+def test_answers_of_search_services_are_forgotten_and_who_has_them_open_goes_on(tmp_path):
+    cache = ResponseCache(tmp_path / "responses.sqlite")
+    for number in range(50):
+        cache.put(["q", number], [Document("id", "title", "text" * 500)])
+    (item,) = cache_items(tmp_path)
+    assert remove(item) > 50_000
+    assert cache.get(["q", 1]) is None
+    cache.put(["q", 1], [])
+    with sqlite3.connect(item.path) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(InUse, match="locked"):
+            remove(item)
 
 
 KILLED = """
