@@ -7,7 +7,7 @@ import sys
 from typing import Any, TypedDict
 
 from prefect import Flow
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.logging.loggers import flow_run_logger
 from pydantic import BaseModel
 
@@ -15,12 +15,20 @@ from tasks.artifacts import artifact_key, show_markdown
 from tasks.evaluation.report import markdown_table
 
 
+_ENDED = {
+    StateType.FAILED: "failed",
+    StateType.CRASHED: "crashed",
+    StateType.CANCELLING: "was cancelled",  # a worker's hooks run before it is said to be over
+    StateType.CANCELLED: "was cancelled",
+}
+
+
 def tell_how_it_ended(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Say what ended, why, and what to run to go on. Called by Prefect, in the run's process or in its worker's."""
     env = _env(flow_run.parameters)
     why = _in_a_line(state.message or "no reason was given")
     go_on = how_to_go_on(flow_run)
-    ended = state.name.lower() if state.name else "ended"
+    ended = _ENDED[state.type]
     flow_run_logger(flow_run, flow).error("%s of %s %s: %s To go on: %s", flow.name, env, ended, why, go_on)
     rows = [("run", flow_run.name), ("flow", flow.name), ("environment", env), ("why", why), ("to go on", f"`{go_on}`")]
     text = f"**{flow.name} {ended}.** What had finished is kept.\n\n{markdown_table(['', ''], rows)}"
