@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from tasks.artifacts import artifact_key, show_markdown
 from tasks.evaluation.report import markdown_table
 
-
 _ENDED = {
     StateType.FAILED: "failed",
     StateType.CRASHED: "crashed",
