@@ -47,6 +47,7 @@ def page(served: str) -> Iterator[Any]:
     """A page that can reach the server and nothing else: Prefect's UI asks a service for analytics."""
     with open_chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(120_000)  # ms
         page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(served) else route.abort())
         yield page
 
@@ -88,7 +89,7 @@ class Told:
 
     def wait_for(self, texts: list[str]) -> None:
         """Wait until each of the texts has arrived on both ways."""
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 120
         while not all(any(text in one for one in way) for text in texts for way in (self.posted, self.mailed)):
             assert time.monotonic() < give_up, (texts, self.posted, self.mailed)
             time.sleep(0.1)
