@@ -39,7 +39,7 @@ test-vllm: $(VLLM_INSTALLED)  ## run the tests that need a real vLLM, on the CPU
 	@HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest -m vllm
 
 test-scale: $(SCALE_INSTALLED)  ## run the tests of several machines: a Ray cluster and an S3 server on loopback
-	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m scale
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m scale tests/flows
 
 test-gpu: $(INSTALLED)  ## run the tests that need a CUDA device
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m gpu

@@ -96,7 +96,9 @@ def ray_workers(
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would hide from Prefect that the run is cancelled
     try:
         nodes: list[dict[str, Any]] = ray.nodes()
-        _check_server_is_in_reach([node["NodeManagerAddress"] for node in nodes if node["Alive"]])
+        check_server_is_in_reach(
+            PREFECT_API_URL.value() or "", [node["NodeManagerAddress"] for node in nodes if node["Alive"]]
+        )
         in_all: dict[str, float] = ray.cluster_resources()
         num_gpus = gpus_of_a_shard(config.engine, in_all.get("GPU", 0))
         with RayTaskRunner() as runner:
@@ -128,8 +130,11 @@ class RayWorkers:
         job, future = self._running.pop(done)
         try:
             future.result()
-        except ray.exceptions.RayTaskError as error:  # what came before the task itself, e.g. it cannot be imported
-            return job, error
+        except ray.exceptions.RayTaskError as error:  # the task itself has not begun
+            return job, ValueError(
+                f"collect.runner: a Ray worker could not play {job.name}: {type(error.cause).__name__}: {error.cause}; "
+                "it needs the installation that the run has, and to reach the Prefect server"
+            )
         except ray.exceptions.RayError as error:
             return job, WorkerLost(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
         except Exception as error:
@@ -154,9 +159,13 @@ def gpus_of_a_shard(engine: EngineConfig, num_gpus: float) -> int:
     return engine.num_gpus
 
 
-def _check_server_is_in_reach(nodes: list[str]) -> None:
-    """A server on loopback is reached from its own machine alone."""
-    host = urllib.parse.urlsplit(PREFECT_API_URL.value() or "").hostname or ""
+def check_server_is_in_reach(url: str, nodes: list[str]) -> None:
+    """See that a Prefect server can be reached from all nodes, as far as the addresses tell.
+
+    Raises:
+        ValueError: it is on loopback, and there is more than one machine.
+    """
+    host = urllib.parse.urlsplit(url).hostname or ""
     if _is_loopback(host) and len(machines := {node for node in nodes if not _is_loopback(node)}) > 1:
         raise ValueError(
             f"PREFECT_API_URL: {host} is this machine alone, and the Ray cluster has {len(machines)}; start the server "

@@ -138,7 +138,7 @@ class StoredCollection:
 class Segments:
     """A shard in an object store: a `Sink`."""
 
-    gather_s = 0.25  # every segment costs a request, and a store has only so many a second for all shards
+    gather_s = 0.5  # every segment costs a request, and a store has only so many a second for all shards
 
     def __init__(self, store: Store, name: str) -> None:
         self.where = f"{store.url}/{name}"
