@@ -39,4 +39,4 @@ def collect(config: PlayConfig, adapters: Mapping[str, Ref], left_out: frozenset
         from tasks.collect_shard import ray_workers  # an extra
 
         with ray_workers(config, adapters, left_out, data_dir) as workers:
-            return collection.play(data_dir, "collecting", workers)
+            return collection.play(data_dir, "collecting", workers, watcher=counts)

@@ -32,7 +32,7 @@ from tasks.observing.figures import counted, watched
 from tasks.observing.logs import collection_id
 from tasks.rollout.artifact import Ref
 from tasks.rollout.config import CollectConfig
-from tasks.rollout.episode import SHARED_POLICY
+from tasks.rollout.episode import SHARED_POLICY, EpisodeKey
 from tasks.rollout.journal import IDENTITY, EpisodesRef, Journal, journal_folder
 from tasks.rollout.plan import Slot, collection_identity, collection_key, due_slots
 from tasks.rollout.plan_request import PlanRequest, note_request
@@ -205,7 +205,7 @@ class Collection:
     ) -> EpisodesRef:
         """Play what is owed into the journal in `data_dir`, with a progress bar called `title`.
 
-        `workers` play it in shards, each with an engine of its own. Without them it is played here, and `watcher` is
+        `workers` play it in shards, each with an engine of its own. Without them it is played here. `watcher` is
         told what the bar is told.
 
         Raises:
@@ -214,15 +214,19 @@ class Collection:
         """
         with Journal.open(self._folder(data_dir), self.identity) as journal:
             note_request(journal.folder, self.request)
-            if workers is not None or self.config.collect.storage is not None:
-                self._play_shards(journal, workers or Here(partial(self.play_shard, data_dir=data_dir)))
+            if workers is not None:
+                with show_progress(title) as bar:
+                    self._play_shards(journal, workers, Tee(bar, watcher or Silent()))
+            elif self.config.collect.storage is not None:
+                here = Here(partial(self.play_shard, data_dir=data_dir, watcher=watcher))
+                self._play_shards(journal, here, Silent())
             elif owed_slots(self.due(journal), journal):
                 asyncio.run(self._play(journal, lambda: self.due(journal), title, watcher or Silent()))
             slots = self.due(journal)
             check_error_rate(slots, journal, self.config.collect.max_error_rate)
             return journal.publish(slots)
 
-    def play_shard(self, job: ShardJob, data_dir: Path) -> None:
+    def play_shard(self, job: ShardJob, data_dir: Path, watcher: Progress | None = None) -> None:
         """Be the writer of one shard: play all of its episodes.
 
         Raises:
@@ -236,7 +240,7 @@ class Collection:
             )
         slots = [Slot(self.problems[i], i, rollout_idx) for i, rollout_idx in job.episodes]
         with ShardWriter(self._sink(job.name, data_dir), {}) as shard:
-            asyncio.run(self._play(shard, lambda: slots, f"shard {job.name[6:10]}", Silent()))
+            asyncio.run(self._play(shard, lambda: slots, f"shard {job.name[6:10]}", watcher or Silent()))
 
     @property
     def key(self) -> str:
@@ -266,7 +270,7 @@ class Collection:
 
         return StoredCollection(Store(self.config.collect.storage), self.identity)
 
-    def _play_shards(self, journal: Journal, workers: Workers) -> None:
+    def _play_shards(self, journal: Journal, workers: Workers, progress: Progress) -> None:
         """Have `workers` play what is owed; where the plan follows the outcomes, in stages."""
         stored = self._stored()
         if stored is not None:
@@ -274,17 +278,25 @@ class Collection:
             for name in stored.fetch(journal.folder):
                 journal.take_in(name)
 
-        most_slots = self.config.collect.num_episodes
+        collect = self.config.collect
+        known: set[EpisodeKey] = set()
 
         def take_in(name: str) -> None:
             if stored is not None:
                 stored.fetch_shard(journal.folder, name)
             journal.take_in(name)
-            check_error_rate(self.due(journal), journal, self.config.collect.max_error_rate, most_slots)
+            slots = self.due(journal)
+            check_error_rate(slots, journal, collect.max_error_rate, collect.num_episodes)
+            finished = {s.key: journal.finished[s.key] for s in slots if s.key in journal.finished}
+            tokens = sum(entry.completion_tokens for key, entry in finished.items() if key not in known)
+            progress.shards_finished(len(finished), sum(entry.success for entry in finished.values()), tokens)
 
-        while owed := owed_slots(self.due(journal), journal):
+        while owed := owed_slots(slots := self.due(journal), journal):
+            known = set(journal.finished)
+            succeeded = sum(journal.finished[s.key].success for s in slots if s.key in journal.finished)
+            progress.started(len(slots), len(slots) - len(owed), succeeded)
             play_hands(
-                deal(owed, self.config.collect.shards),
+                deal(owed, collect.shards),
                 workers,
                 collection=self.key,
                 new_shard=journal.new_shard,

@@ -31,6 +31,9 @@ class Progress(Protocol):
     def episode_finished(self, episode: Episode) -> None:
         """One episode is on disk."""
 
+    def shards_finished(self, finished: int, succeeded: int, tokens: int) -> None:
+        """So many of the wanted episodes are finished by now, by others; `tokens` they were sent since the start."""
+
 
 class Silent:
     """Shows nothing."""
@@ -40,6 +43,8 @@ class Silent:
     def request_finished(self, completion: Completion) -> None: ...
 
     def episode_finished(self, episode: Episode) -> None: ...
+
+    def shards_finished(self, finished: int, succeeded: int, tokens: int) -> None: ...
 
 
 class Tee:
@@ -60,6 +65,10 @@ class Tee:
         for each in self._told:
             each.episode_finished(episode)
 
+    def shards_finished(self, finished: int, succeeded: int, tokens: int) -> None:
+        for each in self._told:
+            each.shards_finished(finished, succeeded, tokens)
+
 
 class Counts:
     """The figures that displays show. Another thread may read them at any time."""
@@ -78,6 +87,9 @@ class Counts:
     def episode_finished(self, episode: Episode) -> None:
         self.finished += 1
         self.succeeded += episode.success
+
+    def shards_finished(self, finished: int, succeeded: int, tokens: int) -> None:
+        self.finished, self.succeeded, self.tokens = finished, succeeded, tokens
 
     @property
     def share(self) -> float:
@@ -126,6 +138,10 @@ class _Bar(Counts):
         super().episode_finished(episode)
         self._bar.update(self._row, completed=self.finished, rates=self.rates)
 
+    def shards_finished(self, finished: int, succeeded: int, tokens: int) -> None:
+        super().shards_finished(finished, succeeded, tokens)
+        self._bar.update(self._row, completed=self.finished, rates=self.rates)
+
 
 class _Lines(Counts):
     """A plain line now and then."""
@@ -142,6 +158,10 @@ class _Lines(Counts):
 
     def episode_finished(self, episode: Episode) -> None:
         super().episode_finished(episode)
+        self._say_if_due()
+
+    def shards_finished(self, finished: int, succeeded: int, tokens: int) -> None:
+        super().shards_finished(finished, succeeded, tokens)
         self._say_if_due()
 
     def say(self) -> None:

@@ -18,6 +18,7 @@ from tasks.rollout.config import CollectConfig
 from tasks.rollout.journal import Journal, read_episodes, shard_files
 from tasks.rollout.plan import make_plan
 from tasks.rollout.play import TooManyErrors
+from tasks.rollout.progress import Counts
 from tasks.rollout.shards import MOST_FRUITLESS, Here, ShardJob, deal
 from tests.tasks.rollout.adding_game import add_problems
 from tests.tasks.rollout.playing import timeless
@@ -82,6 +83,22 @@ def test_what_a_dead_writer_left_is_played_by_others_and_nothing_twice(tmp_path:
     folder = ref.path.parent
     assert sum(path.read_bytes().count(b"\n") for path in shard_files(folder)) == 30
     assert len({e.key for e in ref.read()}) == len(read_episodes(folder)) == 30
+
+
+def test_who_watches_is_told_after_each_shard_how_much_all_have_finished(tmp_path: Path) -> None:
+    chosen = collection(num_episodes=30, shards=3)
+    seen: list[tuple[int, int]] = []
+
+    class Watching(Counts):
+        def shards_finished(self, finished: int, succeeded: int, tokens: int) -> None:
+            super().shards_finished(finished, succeeded, tokens)
+            seen.append((finished, tokens))
+
+    watcher = Watching()
+    ref = chosen.play(tmp_path, "t", Dying(chosen, tmp_path, [5], ServiceError("gone")), watcher=watcher)
+    assert [finished for finished, _ in seen] == [5, 15, 25, 30]
+    assert (watcher.total, watcher.finished, watcher.succeeded) == (30, 30, ref.succeeded)
+    assert seen[-1][1] == ref.completion_tokens
 
 
 def test_a_run_that_was_ended_is_gone_on_with_in_other_shards_or_in_none(tmp_path: Path) -> None:
