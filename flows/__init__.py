@@ -4,15 +4,15 @@ import os
 import sys
 from types import TracebackType
 
-from flows.logs import set_up_logs
+from flows.logs import IN_UI, set_up_logs
 
 PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,envs",  # what they log within a flow is seen in the UI
-    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # and what they log elsewhere is not about a run
+    "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(IN_UI),
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # what is logged elsewhere is not about a run
 }
 """The [tool.prefect] table of pyproject.toml holds only where the working directory is the repository's root."""
 

@@ -1,7 +1,8 @@
-"""Where logs go: to the terminal and to Prefect as they are or, with WINNOW_LOG=json in the environment, as JSON."""
+"""Where logs go: to the terminal and Prefect's UI and, with WINNOW_LOG=json in the environment, elsewhere as JSON."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -9,16 +10,36 @@ from pathlib import Path
 from tasks.observing.logs import Fields, log_as_json
 
 VARIABLE = "WINNOW_LOG"
+IN_UI = ("tasks", "envs")
+"""The loggers whose records within a run are seen in the UI."""
 
 
 def set_up_logs() -> None:
-    """Do what WINNOW_LOG asks for: `json` writes to stderr, `json:FILE` to a file; without it nothing changes."""
+    """Have the UI show what is logged within a run, and do what WINNOW_LOG asks for.
+
+    `json` writes to stderr, `json:FILE` to a file.
+    """
+    prefect_logging = sys.modules.get("prefect.logging.configuration")
+    if prefect_logging is not None and prefect_logging.PROCESS_LOGGING_CONFIG:
+        _show_in_ui()
     given = os.environ.get(VARIABLE, "")
     form, _, target = given.partition(":")
     if form == "json":
         log_as_json(Path(target).expanduser() if target else None, _flow_run)
     elif given:
         print(f"{VARIABLE}: found {given!r}; wanted json or json:FILE, so it is left as it is", file=sys.stderr)
+
+
+def _show_in_ui() -> None:
+    """Do what the settings of `flows` ask for, where Prefect has set its logs up before them, as in a worker."""
+    from prefect.logging.handlers import APILogHandler
+
+    for name in IN_UI:
+        logger = logging.getLogger(name)
+        if not any(isinstance(handler, APILogHandler) for handler in logger.handlers):
+            handler = APILogHandler()
+            handler.addFilter(lambda _: bool(_flow_run()))
+            logger.addHandler(handler)
 
 
 def _flow_run() -> Fields:
