@@ -34,6 +34,9 @@ def main() -> int:
     from tasks.housekeeping.prune import prunable
 
     line = _parser().parse_args()
+    if not line.folder.is_dir():
+        print(f"{line.folder} is not a folder; wanted one where flows were run", file=sys.stderr)
+        return 2
     named = {path.absolute() for path in line.only}
     items = [*run_items(line.folder.absolute()), *shared_items(results_folder())]
     if lost := [path for path in named if path not in {item.path for item in items}]:

@@ -106,7 +106,7 @@ def test_at_a_terminal_it_asks_and_takes_no_for_an_answer(folder: Path) -> None:
     assert left(folder) == ["sft_data_math/.episodes/night0"]
 
 
-def test_what_is_not_there_and_what_is_no_kind_or_age_is_refused(run: Run) -> None:
+def test_what_is_not_there_and_what_is_no_kind_or_age_is_refused(run: Run, folder: Path) -> None:
     for arguments, complaint in (
         (["--only", "nowhere"], "nowhere is not among what"),
         (["--what", "models"], "'models' is none of journals, data"),
@@ -115,3 +115,7 @@ def test_what_is_not_there_and_what_is_no_kind_or_age_is_refused(run: Run) -> No
         code, said = run(*arguments)
         assert code == 2
         assert complaint in said
+    folder.rename(folder.with_name("elsewhere"))
+    code, said = run()
+    assert code == 2
+    assert "is not a folder; wanted one where flows were run" in said
