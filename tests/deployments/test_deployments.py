@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ from prefect.deployments.runner import RunnerDeployment
 
 import flows  # noqa: F401  (its settings come before the first import of Prefect)
 from deployments.automations import AUTOMATIONS_YAML
-from deployments.serve import read_deployments
+from deployments.serve import PREFECT_YAML, read_deployments
 from envs import ENV_CLASS_MAPPING
+from flows.hooks import tell_how_it_ended
 
 
 def test_every_flow_is_deployed_on_demand_and_one_collection_every_night(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +42,14 @@ def test_a_deployments_parameters_fit_its_flow() -> None:
 
     for deployment in read_deployments():
         RunConfig.model_validate(deployment.parameters.get("config", {}))
+
+
+def test_every_flow_that_is_deployed_says_why_it_did_not_come_to_its_end() -> None:
+    for entry in yaml.safe_load(PREFECT_YAML.read_text())["deployments"]:
+        file, _, name = entry["entrypoint"].partition(":")
+        flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), name)
+        for hooks in (flow.on_failure_hooks, flow.on_crashed_hooks, flow.on_cancellation_hooks):
+            assert tell_how_it_ended in hooks, f"{file} is without **HOOKS of flows.hooks"
 
 
 def test_a_failure_of_every_flow_that_is_deployed_is_watched() -> None:
