@@ -1,10 +1,14 @@
-"""The flows: what a user runs. Prefect's settings are fixed here, before anything imports Prefect."""
+"""The flows: what a user runs. Prefect's settings are fixed here, before anything imports Prefect.
+
+A worker's process imports this package, too, whatever flow it is to run: from here on it ends with its worker.
+"""
 
 import os
 import sys
 from types import TracebackType
 
 from flows.logs import IN_UI, set_up_logs
+from flows.worker_death import end_with_worker
 
 PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -31,3 +35,6 @@ def _say_interrupted(kind: type[BaseException], error: BaseException, trace: Tra
 
 if sys.argv[:1] == ["-m"]:  # `python -m flows.<flow>` is importing this package to find the module
     sys.excepthook = _say_interrupted
+
+if "PREFECT__FLOW_RUN_ID" in os.environ:  # a worker has started this process
+    end_with_worker()

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.adapters import collecting_adapters
 from flows.hooks import HOOKS
 from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_collecting, check_evaluating, check_training
@@ -50,7 +51,7 @@ def control(config: RunConfig = DEFAULTS) -> RunReport:
     check_collecting(config)
     check_evaluating(config)
     steps = Steps("control", config)
-    episodes = steps.play({})
+    episodes = steps.play(collecting_adapters(config))
     kept = steps.keep(episodes)
     data: dict[Control, dict[str, list[Path]]] = {  # before any training: one may have nothing to train on
         name: {p: [steps.relabel(episodes, p, name, dataset.funnel.kept).path] for p, dataset in kept.items()}

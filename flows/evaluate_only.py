@@ -1,6 +1,7 @@
 """Play held-out problems with the bare model and with a trained one, and compare them.
 
-The trained one is evaluate.adapter_dir or, without it, train.output_dir; with several policies, their folders in it.
+The trained one is evaluate.adapter_dir or, without it, train.output_dir; with several policies, their folders in it. A
+-promoted folder stands for what is promoted in it.
 """
 
 from flows.cli import run_command
@@ -19,12 +20,12 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 from prefect import flow
 
+from flows.adapters import refs
 from flows.hooks import HOOKS
 from flows.model_at_hand import with_model_at_hand
 from flows.preflight import check_adapters, check_evaluating
 from flows.steps import Steps, from_here
 from tasks.evaluation.report import RunReport
-from tasks.rollout.artifact import Ref, content_hash
 
 DEFAULTS = RunConfig()
 
@@ -36,5 +37,5 @@ def evaluate_only(config: RunConfig = DEFAULTS) -> RunReport:
     folders = check_adapters(config)
     check_evaluating(config)
     steps = Steps("evaluate only", config)
-    steps.compare({policy: Ref(path=folder, sha256=content_hash(folder)) for policy, folder in folders.items()})
+    steps.compare(refs(folders))
     return steps.finish(f"look at the problems that got worse: {from_here(steps.data_dir)}/report.md")

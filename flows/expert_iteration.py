@@ -48,6 +48,8 @@ def expert_iteration(config: RunConfig = DEFAULTS) -> RunReport:
     config = with_model_at_hand(with_scheduled_batch(config))
     if not config.evaluate.num_problems:
         raise ValueError("evaluate.num_problems: found 0; rounds are compared on held-out problems, so wanted some")
+    if config.collect.adapter_dir is not None:
+        raise ValueError("collect.adapter_dir: rounds begin with the bare model; leave it out")
     numbers = range(1, config.iterate.num_rounds + 1)
     for part in (_promoted(config), *(_of_round(config, number) for number in numbers)):
         check_training(part)

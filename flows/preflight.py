@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from envs.sandbox import open_sandbox
+from flows.adapters import FolderError, adapter_folders
 from flows.config import RunConfig
 from tasks.collect_shard import check_ray
 from tasks.dataset.select import check_agent_ratios
 from tasks.engines import engine_kind
 from tasks.engines.chat_tokens import check_template_of
 from tasks.engines.config import ModelConfig
-from tasks.engines.model_files import check_base, resolve_model
+from tasks.engines.model_files import resolve_model
 from tasks.engines.scripted import scripted_engine
 from tasks.engines.vllm.available import check_vllm
 from tasks.rollout.collection import Collection
@@ -24,10 +25,6 @@ from tasks.training.lora import check_form
 from tasks.training.progress.trackers import check_trackers
 
 MIN_FREE_BYTES = 200 * 1024**2
-
-
-class FolderError(ValueError):
-    """A folder that the run must write to cannot be used."""
 
 
 def check_playing(config: RunConfig) -> None:
@@ -54,9 +51,10 @@ def check_collecting(config: RunConfig) -> None:
     """See that episodes can be played and kept.
 
     Raises:
-        ValueError: a problem file, the model or a role is not there, or the data folder cannot be written.
+        ValueError: a problem file, the model, an adapter or a role is not there, or the data folder cannot be written.
     """
     check_playing(config)
+    _check_collecting_adapters(config)
     check_agent_ratios(config.collect.agent_ratios or {}, config.play.env_class.seats_for(config.env))
     Collection.for_training(config.play, {})
     check_data_folder(config.data_dir)
@@ -140,9 +138,10 @@ def check_adapters(config: RunConfig) -> dict[str, Path]:
         ValueError: it is an adapter of another model than the config's, or not one that the server at base_url has.
         EngineError: that server cannot be reached.
     """
-    folders = config.adapters_in((config.evaluate.adapter_dir or config.output_dir).expanduser().absolute())
-    for folder in folders.values():
-        _check_adapter(folder, config)
+    given = config.evaluate.adapter_dir or config.output_dir
+    folders = adapter_folders(config, given, "evaluate.adapter_dir")
+    if not folders:
+        raise FolderError(f"evaluate.adapter_dir: nothing is promoted in {given}; wanted a folder with a trained model")
     if config.engine.kind == "openai_http":
         _reach_server(config, folders)
     return folders
@@ -161,19 +160,17 @@ def _reach_server(config: RunConfig, adapters: Mapping[str, Path]) -> None:
     reach_server(config.engine, adapters)
 
 
+def _check_collecting_adapters(config: RunConfig) -> None:
+    given = config.collect.adapter_dir
+    folders = {} if given is None else adapter_folders(config, given, "collect.adapter_dir")
+    if folders and config.engine.kind == "openai_http":
+        _reach_server(config, folders)
+
+
 def _server_takes_adapters(config: RunConfig) -> bool:
     from tasks.engines.openai_http.engine import takes_adapters
 
     return config.train.use_lora and takes_adapters(config.engine)
-
-
-def _check_adapter(folder: Path, config: RunConfig) -> None:
-    if not (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise FolderError(
-            f"evaluate.adapter_dir: {folder} holds no adapter_config.json; give the folder that a training wrote"
-        )
-    if config.engine.kind not in ("openai_http", "scripted"):  # these do not play model.path
-        check_base(folder, config.model, "evaluate.adapter_dir")
 
 
 def check_data_folder(folder: Path) -> None:

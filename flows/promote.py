@@ -51,11 +51,11 @@ def main() -> int:
 
 
 def _show(folder: Path) -> None:
-    from tasks.promotion.history import read_history
+    from tasks.promotion.history import BARE_MODEL, read_history
 
     entries = read_history(folder)
     present = entries[-1].version if entries else None
-    title = f"{folder}: {present or 'the bare model'} is promoted"
+    title = f"{folder}: {present or BARE_MODEL} is promoted"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in ("when", "what", "version", "success", "difference, 95 % interval", "data files", "why"):
         table.add_column(column, overflow="fold")
@@ -65,12 +65,14 @@ def _show(folder: Path) -> None:
 
 
 def _cells(entry: Entry) -> list[str]:
+    from tasks.promotion.history import BARE_MODEL
+
     proof = entry.proof
     rates = f"{100 * proof.before:.1f} % -> {100 * proof.after:.1f} %" if proof else ""
     change = f"{100 * proof.difference:+.1f} ({100 * proof.low:+.1f} to {100 * proof.high:+.1f})" if proof else ""
     data = f"{len(entry.data):,}" if entry.data else ""
     when = f"{entry.when.astimezone():%Y-%m-%d %H:%M}"
-    return [when, entry.outcome, entry.version or "the bare model", rates, change, data, entry.why]
+    return [when, entry.outcome, entry.version or BARE_MODEL, rates, change, data, entry.why]
 
 
 if __name__ == "__main__":

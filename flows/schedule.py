@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from prefect.client.schemas.objects import FlowRun
@@ -22,8 +22,16 @@ def with_scheduled_batch(config: Config) -> Config:
     return config.model_copy(update={"collect": config.collect.model_copy(update={"batch": batch})})
 
 
+def run_start() -> datetime:
+    """When this run was to start, which a retry does not change; outside of a run, now."""
+    context = FlowRunContext.get()
+    start = context.flow_run.expected_start_time if context and context.flow_run else None
+    return start or datetime.now(UTC)
+
+
 def scheduled_batch(run: FlowRun) -> str | None:
     """When a run was to start, which a retry does not change; None if no schedule made it."""
     if not run.auto_scheduled or run.expected_start_time is None:
         return None
-    return f"{run.expected_start_time.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
+    when = run.expected_start_time.astimezone(UTC)
+    return f"{when:%Y-%m-%dT%H:%M}{f':{when:%S}' if when.second else ''}Z"

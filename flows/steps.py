@@ -14,6 +14,7 @@ import yaml
 from prefect import Task
 from rich.console import Console
 
+from flows.adapters import collecting_adapters
 from flows.config import RunConfig
 from tasks.bring import bring_control, bring_dataset, bring_folder, bring_journal
 from tasks.check_problems import check_problems
@@ -58,10 +59,12 @@ class Steps:
 
     def collect(self) -> dict[str, DatasetRef]:
         """Play, keep what succeeded, count it: a published data file for each policy."""
-        return self.keep(self.play({}))
+        return self.keep(self.play(collecting_adapters(self.config)))
 
     def play(self, adapters: Mapping[str, Ref]) -> EpisodesRef:
         """Play the episodes to train on. `adapters`: those of the policies that do not play as the bare model."""
+        if adapters:
+            self.note(played_with=", ".join(str(from_here(adapter.path)) for adapter in adapters.values()))
         episodes = self._call(collect, self.config.play, adapters, self._left_out(None), self.data_dir)
         episodes = bring_journal(episodes, self.data_dir)
         self.note(
@@ -123,10 +126,14 @@ class Steps:
         )
         return adapter
 
-    def compare(self, adapters: Mapping[str, Ref]) -> None:
-        """Measure on held-out problems what the adapters change, if any are to be played; their cards say so."""
+    def compare(self, adapters: Mapping[str, Ref], before: Mapping[str, Ref] | None = None) -> None:
+        """Measure on held-out problems what the adapters change, if any are to be played; their cards say so.
+
+        Args:
+            before: what they are compared with, by default the bare model.
+        """
         if self.config.evaluate.num_problems:
-            self.note(comparison=self.measure({}, adapters))
+            self.note(comparison=self.measure(before or {}, adapters))
             for adapter in adapters.values():
                 add_evaluation(adapter.path, verdict_markdown(self.summary))
 

@@ -76,6 +76,11 @@ def all_data_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("sft_data_*.jsonl") if not path.name.endswith(ENDINGS))
 
 
+def data_files_of(folder: Path, policy: str | None = None) -> list[Path]:
+    """The data files of a folder, the oldest first: those of one policy, or of the only one."""
+    return sorted(folder.glob(DATA_FILES if policy is None else DATA_FILES.replace(".jsonl", f".{policy}.jsonl")))
+
+
 def find_weighted_files(weights: Mapping[str, float], data_dir: Path) -> dict[Path, float]:
     """The same with weights: each file that an entry names has the entry's weight.
 

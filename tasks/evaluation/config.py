@@ -17,7 +17,7 @@ class EvaluateConfig(BaseModel):
     temperature: float = Field(1.0, ge=0, le=5, description="Sampling temperature, of all roles; 0 is greedy.")
     seed: int = Field(0, ge=0, description="Seed of the sampling, of all roles, the same before and after.")
     adapter_dir: Path | None = Field(
-        None, description="For evaluate_only: the folder of the adapter. Default: train.output_dir."
+        None, description="For evaluate_only: the folder of the adapter, or a -promoted one. Default: train.output_dir."
     )
 
 

@@ -28,6 +28,8 @@ class RunReport:
     model: str
     engine: str
     """Its kind; `scripted` replies come from a function and are never reported as the model's."""
+    played_with: str | None = None
+    """The adapters that the episodes to train on were played with, where it was not the bare model."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Problems that were not played, with the reason."""
     requested: int | None = None
@@ -44,6 +46,10 @@ class RunReport:
     audits: Mapping[str, Audit] = field(default_factory=dict)
     """What each policy's training was on."""
     comparison: Comparison | None = None
+    compared_with: str | None = None
+    """What was played before, where it need not be the bare model."""
+    promotion: str | None = None
+    """What was promoted, or why not."""
     rounds: Sequence[Round] = ()
     controls: Mapping[str, Arm] = field(default_factory=dict)
     """What was trained on in place of the successes, and what that changed."""
@@ -137,6 +143,8 @@ def _played_rows(report: RunReport) -> Rows:
     yield "environment", report.env
     yield "model", _model(report)
     yield "engine", report.engine
+    if report.played_with:
+        yield "played with", report.played_with
     if report.cached:
         yield "cached", ", ".join(report.cached)
     if report.left_out:
@@ -173,8 +181,12 @@ def _trained_rows(report: RunReport) -> Rows:
 
 
 def _compared_rows(report: RunReport) -> Rows:
+    if report.compared_with is not None:
+        yield "compared with", report.compared_with
     if report.comparison is not None:
         yield from _verdict_rows(report.comparison)
+    if report.promotion is not None:
+        yield "promotion", report.promotion
 
 
 def _verdict_rows(comparison: Comparison) -> Rows:

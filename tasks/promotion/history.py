@@ -17,6 +17,8 @@ from tasks.evaluation.compare import Comparison, Verdict
 from tasks.rollout.artifact import sync_folder
 
 HISTORY = "history.jsonl"
+BARE_MODEL = "the bare model"
+"""What is played where no version is promoted."""
 
 Outcome = Literal["promoted", "rolled back", "kept the old one"]
 
@@ -69,6 +71,14 @@ class Entry(BaseModel):
     """The data files that the new adapter was trained on, with the SHA-256 of each."""
     run: str | None = None
     """The id of the flow run, where one did it."""
+
+    @property
+    def summary(self) -> str:
+        """What was done, in a line."""
+        if self.outcome == "kept the old one":
+            return f"kept {self.version or BARE_MODEL}: {self.why}"
+        verb = "promoted" if self.outcome == "promoted" else "rolled back to"
+        return f"{verb} {self.version or BARE_MODEL} in place of {self.replaced or BARE_MODEL}: {self.why}"
 
 
 def read_history(folder: Path) -> list[Entry]:

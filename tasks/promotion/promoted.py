@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.evaluation.compare import Comparison
-from tasks.promotion.history import Entry, Outcome, Proof, append_entry, now, read_history
+from tasks.promotion.history import BARE_MODEL, Entry, Outcome, Proof, append_entry, now, read_history
 from tasks.rollout.artifact import Ref, content_hash, publish_folder, sync_folder
 from tasks.rollout.folder_lock import lock_folder, unlock_folder
 
@@ -29,7 +29,6 @@ VERSIONS = "versions"
 CURRENT = "current"
 BARE = "bare"
 """What a roll-back to the bare model is asked for with."""
-_BARE = "the bare model"
 
 
 class PromotionError(ValueError):
@@ -101,7 +100,7 @@ def promote(
         why = f"{comparison.verdict} on held-out problems"
         if present != instead_of:
             outcome = "kept the old one"
-            why = f"it was compared with {instead_of or _BARE}, and {present or _BARE} is promoted by now"
+            why = f"it was compared with {instead_of or BARE_MODEL}, and {present or BARE_MODEL} is promoted by now"
         entry = Entry(
             when=now(),
             outcome=outcome,
@@ -156,7 +155,7 @@ def roll_back(folder: Path, to: str | None = None) -> Entry:
         present = entries[-1].version
         version = _before(present, entries, folder) if to is None else _named(to, folder)
         if version == present:
-            raise PromotionError(f"{folder}: {version or _BARE} is what is promoted already")
+            raise PromotionError(f"{folder}: {version or BARE_MODEL} is what is promoted already")
         if version is not None:
             version_folder(folder, version)
         return _enter(

@@ -107,6 +107,11 @@ class CollectConfig(BaseModel):
         "before a warning and the event winnow.success-rate.fell; 0.1 is 10 points.",
     )
     data_dir: Path | None = Field(None, description="Folder of data files and journals. Default: ./sft_data_<env>.")
+    adapter_dir: Path | None = Field(
+        None,
+        description="Collect with the trained model in this folder. A -promoted folder stands for what is promoted in "
+        "it: the bare model as long as nothing is. Default: the bare model.",
+    )
     only_success: bool = Field(True, description="Keep only turns that succeeded; applied after playing.")
     collect_mode: Literal["env", "agent"] = Field(
         "env",

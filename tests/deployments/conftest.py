@@ -23,5 +23,5 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def deployed(served: str) -> dict[str, str]:
-    """The ids of the deployments, by names such as `collect-only/nightly`."""
+    """The ids of the deployments, by names such as `collect-only/nightly-math`."""
     return {f"{deployment.flow_name}/{deployment.name}": str(deployment.apply()) for deployment in read_deployments()}

@@ -1,4 +1,4 @@
-"""What prefect.yaml promises can be deployed."""
+"""What prefect.yaml promises can be deployed, and avoids what is known to go wrong."""
 
 from __future__ import annotations
 
@@ -16,32 +16,71 @@ import flows  # noqa: F401  (its settings come before the first import of Prefec
 from deployments.automations import AUTOMATIONS_YAML
 from deployments.serve import PREFECT_YAML, read_deployments
 from envs import ENV_CLASS_MAPPING
+from flows.config import RunConfig
 from flows.hooks import tell_how_it_ended
 
+ROOT = Path(__file__).parents[2]
+DEPLOYED: list[dict[str, Any]] = yaml.safe_load(PREFECT_YAML.read_text())["deployments"]
+ENVS = {"math_env", "code_env", "search_env", "stateful_env"}
 
-def test_every_flow_is_deployed_on_demand_and_one_collection_every_night(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
+
+def named(prefix: str) -> dict[str, dict[str, Any]]:
+    """The config of each deployment whose name begins so, by env."""
+    found = [entry for entry in DEPLOYED if entry["name"].startswith(prefix)]
+    return {entry["parameters"]["config"]["env"]["name"]: entry for entry in found}
+
+
+@pytest.fixture
+def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.usefixtures("in_root")
+def test_every_flow_is_deployed_on_demand() -> None:
     deployed = {f"{d.flow_name}/{d.name}": d for d in read_deployments()}
-    flows_on_demand = {name.partition("/")[0] for name in deployed if name.endswith("/on-demand")}
-    assert flows_on_demand == {
-        "quick-test",
-        "collect-and-train",
-        "collect-only",
-        "train-only",
-        "evaluate-only",
-        "expert-iteration",
-        "control",
-    }
-    (schedule,) = deployed["collect-only/nightly"].schedules or []
-    assert schedule.schedule.cron == "0 2 * * *"
-    assert schedule.schedule.timezone
+    on_demand = {name.partition("/")[0] for name in deployed if name.endswith("/on-demand")}
+    files = {path.stem for path in (ROOT / "flows").glob("*.py") if "\n@flow(" in path.read_text()}
+    assert on_demand == {name.replace("_", "-") for name in files}
+    assert len(deployed) == len(DEPLOYED)
 
 
-def test_a_deployments_parameters_fit_its_flow() -> None:
-    from flows.config import RunConfig
+@pytest.mark.usefixtures("in_root")
+def test_every_env_is_collected_each_night_and_trained_each_week_on_its_nights() -> None:
+    assert set(ENV_CLASS_MAPPING) >= ENVS
+    nights, weeks = named("nightly-"), named("weekly-")
+    assert set(nights) == set(weeks) == ENVS
+    for env in ENVS:
+        night, week = (RunConfig.model_validate(found[env]["parameters"]["config"]) for found in (nights, weeks))
+        assert night.data_dir == week.data_dir != night.default_data_dir, "what is tried by day is not trained on"
+        assert str(night.collect.adapter_dir) == f"{week.output_dir}-promoted"
+        assert week.train.data_path is None and week.evaluate.num_problems > 0
 
+
+@pytest.mark.usefixtures("in_root")
+def test_what_is_scheduled_comes_at_a_time_that_each_day_has_once_and_never_twice_at_once() -> None:
+    times = []
     for deployment in read_deployments():
-        RunConfig.model_validate(deployment.parameters.get("config", {}))
+        assert deployment.concurrency_options or deployment.name == "on-demand"
+        for schedule in deployment.schedules or []:
+            minute, hour, *_ = schedule.schedule.cron.split()
+            assert schedule.schedule.timezone == "Europe/Berlin" and hour != "2"
+            times.append((hour, minute))
+    assert len(times) == len(set(times)) == 2 * len(ENVS)
+    for entry in DEPLOYED:
+        is_scheduled = "schedules" in entry
+        assert entry["concurrency_limit"] == {
+            "limit": 1,
+            "collision_strategy": "CANCEL_NEW" if is_scheduled else "ENQUEUE",
+        }
+
+
+@pytest.mark.usefixtures("in_root")
+def test_no_flow_has_retries_of_its_own_beside_a_limit_of_its_deployment() -> None:
+    for deployment in read_deployments():
+        assert deployment.concurrency_limit is not None
+    from deployments.serve import flow_of
+
+    assert {flow_of(entry).retries for entry in DEPLOYED} <= {0, None}
 
 
 def test_every_flow_that_is_deployed_says_why_it_did_not_come_to_its_end() -> None:

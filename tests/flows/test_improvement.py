@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from flows.adapters import FolderError
 from flows.collect_and_train import collect_and_train
 from flows.control import control
 from flows.evaluate_only import evaluate_only
 from flows.expert_iteration import expert_iteration
-from flows.preflight import FolderError
 from flows.train_only import train_only
 from tasks.dataset.checks import NothingToTrainOnError
 from tasks.rollout.artifact import content_hash

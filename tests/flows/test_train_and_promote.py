@@ -1,0 +1,118 @@
+"""Nights are collected with what is promoted, a week is trained on, and only what is better is promoted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.adapters import FolderError
+from flows.collect_only import collect_only
+from flows.evaluate_only import evaluate_only
+from flows.expert_iteration import expert_iteration
+from flows.train_and_promote import train_and_promote
+from tasks.dataset.decontaminate import without_held_out
+from tasks.promotion.history import read_history
+from tasks.promotion.promoted import current_version, roll_back
+from tasks.rollout.artifact import content_hash
+from tests.flows.conftest import SCRIPTS
+
+SECTIONS: dict[str, Any] = {
+    "engine": {"kind": "scripted", "script": "improving:reply"},
+    "evaluate": {"num_problems": 60},
+}
+PROMOTED = "sft_model_math-promoted"
+
+
+@pytest.fixture
+def asked() -> Iterator[list[str | None]]:
+    """The adapter of each request that the improving script has been sent."""
+    sys.path.insert(0, str(SCRIPTS))
+    import improving
+
+    improving.adapters.clear()
+    yield improving.adapters
+    sys.path.remove(str(SCRIPTS))
+
+
+def test_a_week_of_nights_is_trained_on_and_promoted_only_if_it_is_better(
+    run_folder: Path, make_config: Any, asked: list[str | None]
+) -> None:
+    def night(name: str) -> Path:
+        collect = {"num_episodes": 30, "only_success": True, "batch": name, "adapter_dir": PROMOTED}
+        report = collect_only(make_config(**SECTIONS, collect=collect))
+        return Path(report.files["data file"]).absolute()
+
+    week = make_config(**SECTIONS)
+    folder = run_folder / PROMOTED
+    nothing = train_and_promote(week)
+    assert nothing.promotion == (
+        "kept the bare model: nothing to train on: no data was collected since the last promotion"
+    )
+    assert not nothing.trained and not (run_folder / "sft_model_math").exists()
+
+    first = [night("monday"), night("tuesday")]
+    assert set(asked) == {None}
+    report = train_and_promote(week)
+    version = current_version(folder)
+    assert (
+        version and report.promotion == f"promoted {version} in place of the bare model: improved on held-out problems"
+    )
+    assert content_hash(folder / "current") == content_hash(run_folder / "sft_model_math")
+    assert "| compared with | the bare model |" in (folder / "current" / "README.md").read_text()
+    assert report.promotion in (run_folder / "sft_data_math" / "report.md").read_text()
+    (kept, promoted) = read_history(folder)
+    assert kept.outcome == "kept the old one" and set(promoted.data) == {str(path) for path in first}
+
+    asked.clear()
+    third = night("wednesday")
+    assert set(asked) == {"shared_model"}
+    assert PROMOTED in (run_folder / "sft_data_math" / "report.md").read_text()
+    report = train_and_promote(week)
+    assert report.promotion == f"kept {version}: no significant difference on held-out problems"
+    assert report.trained["shared_model"].rows == len(third.read_text().splitlines())
+    assert report.compared_with == version and report.comparison and report.comparison.overall.difference.value == 0
+    assert current_version(folder) == version and set(read_history(folder)[-1].data) == {str(third)}
+
+    asked.clear()
+    again = train_and_promote(week)
+    assert set(again.cached) == {"train", "evaluate"} and not asked
+    measured = evaluate_only(make_config(**SECTIONS | {"evaluate": {"num_problems": 60, "adapter_dir": PROMOTED}}))
+    assert measured.comparison and measured.comparison.verdict == "improved"
+    roll_back(folder)
+    with pytest.raises(FolderError, match="nothing is promoted in"):
+        evaluate_only(make_config(**SECTIONS | {"evaluate": {"num_problems": 60, "adapter_dir": PROMOTED}}))
+
+
+def test_what_cannot_be_is_refused(run_folder: Path, make_config: Any) -> None:
+    with pytest.raises(ValueError, match=r"evaluate\.num_problems: found 0; what is promoted must be better"):
+        train_and_promote(make_config())
+    with pytest.raises(FolderError, match=r"collect\.adapter_dir: .*/nowhere holds no adapter_config\.json"):
+        collect_only(make_config(collect={"adapter_dir": "nowhere"}))
+    with pytest.raises(ValueError, match="rounds begin with the bare model"):
+        expert_iteration(make_config(**SECTIONS, collect={"adapter_dir": PROMOTED}))
+
+
+def test_rows_that_came_to_be_held_out_are_left_out(tmp_path: Path) -> None:
+    def write(name: str, *problems: str) -> Path:
+        rows = [
+            {
+                "messages": [{"role": "user", "content": p}, {"role": "assistant", "content": "4"}],
+                "metadata": {"problem_hash": p},
+            }
+            for p in problems
+        ]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / name
+
+    whole, mixed, lost = write("a.jsonl", "1", "2"), write("b.jsonl", "3", "9"), write("c.jsonl", "9", "9")
+    (first, second), lacking = without_held_out([whole, mixed, lost], {"9"})
+    assert first == whole and second.name.startswith("decontaminated_b_") and lacking == 3
+    assert [json.loads(line)["metadata"]["problem_hash"] for line in second.read_text().splitlines()] == ["3"]
+    before = second.stat()
+    assert without_held_out([whole, mixed, lost], {"9"}) == ([first, second], 3)
+    assert second.stat() == before
