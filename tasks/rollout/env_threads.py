@@ -20,7 +20,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 MAX_CLOSING_S = 10.0
@@ -61,8 +60,6 @@ class EnvThreads:
     async def run(self, action: Callable[[], T], limit_s: float | None = None) -> T:
         """What `action` returns or raises, but no StopIteration. Its time counts from when a thread takes it up.
 
-        It sees the context variables of whoever waits, as it would in `asyncio.to_thread`.
-
         Whoever waits may be cancelled: the action goes on, and what it gives is dropped.
 
         Raises:
@@ -70,8 +67,7 @@ class EnvThreads:
         """
         outcome: asyncio.Future[T] = self._loop.create_future()
         now = time.monotonic()
-        in_context = partial(copy_context().run, action)
-        self._shared.waiting.append(_Action(in_context, self.timeout_s if limit_s is None else limit_s, now, outcome))
+        self._shared.waiting.append(_Action(action, self.timeout_s if limit_s is None else limit_s, now, outcome))
         if not self._awake:
             self._wake(1)
         if self._help is None:
@@ -203,12 +199,16 @@ class _Shared:
 
 
 class _Thread(threading.Thread):
-    """A thread that works while something waits, and sleeps until it is woken. Python's exit does not wait for it."""
+    """A thread that works while something waits, and sleeps until it is woken. Python's exit does not wait for it.
+
+    It has the context variables of when it was started: a context for each action would cost more than most of them do.
+    """
 
     def __init__(self, shared: _Shared) -> None:
         super().__init__(name="env", daemon=True)
         self.work: _Work | None = None
         self._shared = shared
+        self._context = copy_context()
         self._has_ended = False
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.start()
@@ -233,6 +233,9 @@ class _Thread(threading.Thread):
         return "".join(traceback.format_stack(sys._current_frames()[self.ident]))
 
     def run(self) -> None:
+        self._context.run(self._take_up)
+
+    def _take_up(self) -> None:
         self._calls.get()
         while not self._has_ended:
             while not self._has_ended and self._act_once():

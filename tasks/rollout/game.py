@@ -22,6 +22,7 @@ from envs.faults import ServiceError
 from envs.replies import encodable
 from envs.sandbox.base import Sandbox
 from tasks.engines.base import Completion
+from tasks.observing.logs import episode_id
 from tasks.rollout.env_threads import EnvThreads, Overdue
 from tasks.rollout.episode import EpisodeError, Turn
 
@@ -114,6 +115,7 @@ class Game:
         """Set once there are no asks any more."""
         self._make_env = partial(env_class, problem, config, sandbox)
         self._name = env_class.__name__
+        self._episode = episode_id.get(None)
         self._threads = threads
         self._env: Env
         self._play: Play | None = None
@@ -178,6 +180,7 @@ class Game:
     # All below is run in threads. Once the env has been left, nobody sees what becomes of it.
 
     def _work(self, action: Callable[[], T]) -> T:
+        self._say_who()
         try:
             with self._at_work:
                 return _blaming_the_env(action)
@@ -185,8 +188,14 @@ class Game:
             if self._is_left:
                 self._leave()
 
+    def _say_who(self) -> None:
+        """Have what is logged name this episode: the thread is still at the last one that it worked for."""
+        if self._episode is not None:
+            episode_id.set(self._episode)
+
     def _leave(self) -> None:
         """Close the env. If it is at work in another thread, that one does so as soon as it is back."""
+        self._say_who()
         self._is_left = True
         play = self._play
         if play is not None and self._at_work.acquire(blocking=False):
