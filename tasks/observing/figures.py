@@ -23,12 +23,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tasks.engines.base import ChatRequest, Completion, Engine
+from tasks.rollout.episode import Episode
+from tasks.rollout.progress import Progress, Silent, Tee
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
 
-    from tasks.rollout.episode import Episode
-    from tasks.rollout.progress import Progress
     from tasks.training.job import TrainEvent
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class _Instruments:
 def counted(progress: Progress) -> Progress:
     """The same progress which, where somebody is to be told, counts the episodes too."""
     instruments = _instruments()
-    return progress if instruments is None else _CountedProgress(progress, instruments)
+    return progress if instruments is None else Tee(progress, _EpisodeCounts(instruments))
 
 
 def watched(engine: Engine) -> Engine:
@@ -114,21 +114,13 @@ def counted_training(tell: Callable[[TrainEvent], None]) -> Callable[[TrainEvent
     return told
 
 
-class _CountedProgress:
+class _EpisodeCounts(Silent):
     """Counts an episode once it is on disk, so that figures and journals agree."""
 
-    def __init__(self, progress: Progress, instruments: _Instruments) -> None:
-        self._progress = progress
+    def __init__(self, instruments: _Instruments) -> None:
         self._count = instruments
 
-    def started(self, total: int, finished: int, succeeded: int) -> None:
-        self._progress.started(total, finished, succeeded)
-
-    def request_finished(self, completion: Completion) -> None:
-        self._progress.request_finished(completion)
-
     def episode_finished(self, episode: Episode) -> None:
-        self._progress.episode_finished(episode)
         env = episode.env_name
         outcome = "errored" if episode.error else "solved" if episode.success else "unsolved"
         self._count.episodes.add(1, {"env": env, "outcome": outcome})

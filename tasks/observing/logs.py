@@ -14,25 +14,19 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 LOGGERS = ("tasks", "envs", "flows", "deployments")
 
 Fields = Mapping[str, str | int]
 
 
-class EpisodeId(NamedTuple):
-    """Names the episode that records are about."""
-
-    problem: str
-    rollout: int
-    env: str
-
+EpisodeId = tuple[str, int, str]
+"""Problem hash, rollout and env of the episode that records are about."""
 
 collection_id: ContextVar[str] = ContextVar("collection_id")
 """The key of the collection that is played. Set where an event loop begins, whose context ends with it."""
 episode_id: ContextVar[EpisodeId] = ContextVar("episode_id")
-"""The episode that is played. Set as rarely and cheaply as can be: it is on the way of every episode."""
+"""The episode that is played. A plain tuple, since it is made for every one."""
 
 
 def log_as_json(target: Path | None, run: Callable[[], Fields]) -> None:
@@ -71,7 +65,7 @@ class JsonLines(logging.Formatter):
         if key := collection_id.get(None):
             fields["collection"] = key
         if episode := episode_id.get(None):
-            fields |= episode._asdict()
+            fields |= zip(("problem", "rollout", "env"), episode, strict=True)
         if record.exc_info and record.exc_info[0] is not None:
             kind, _, trace = record.exc_info
             fields |= {"error": kind.__name__, "traceback": "".join(traceback.format_tb(trace))}

@@ -25,7 +25,7 @@ from envs.faults import ServiceError
 from envs.replies import encodable
 from envs.sandbox.base import Sandbox
 from tasks.engines.base import ChatRequest, Completion, Engine, EngineError
-from tasks.observing.logs import EpisodeId, episode_id
+from tasks.observing.logs import episode_id
 from tasks.rollout.config import CollectConfig
 from tasks.rollout.cycles import rare_searches
 from tasks.rollout.env_threads import EnvThreads
@@ -190,7 +190,7 @@ class _Stage:
 
 
 async def _play(slot: Slot, stage: _Stage) -> Episode:
-    around = episode_id.set(EpisodeId(slot.problem.hash, slot.rollout_idx, stage.env_config.name))
+    around = episode_id.set((slot.problem.hash, slot.rollout_idx, stage.env_config.name))
     started = time.monotonic()
     game = Game(slot.problem, stage.env_class, stage.env_config, stage.sandbox, stage.threads)
     error = None
