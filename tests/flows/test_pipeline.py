@@ -49,7 +49,7 @@ def test_collecting_writes_data_stats_rejects_config_and_report(run_folder: Path
     for ending in ("_stats.json", "_rejected.jsonl", "_config.yaml"):
         assert data.with_name(data.stem + ending).exists()
     assert (run_folder / "sft_data_math" / "report.md").exists()
-    assert "12 episodes = " in (run_folder / "sft_data_math" / "report.html").read_text()
+    assert "12 requested episodes = " in (run_folder / "sft_data_math" / "report.html").read_text()
 
 
 def test_a_failed_training_is_repeated_without_collecting_again(
