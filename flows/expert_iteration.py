@@ -103,9 +103,10 @@ class _Series:
         self._steps.note(files={"promoted": _promoted(self._config).output_dir.absolute()})
 
     def _show(self, number: int, comparison: Comparison) -> None:
+        what = f"round {number} {'promoted' if self._rounds[-1].promoted else 'not promoted'}: {comparison.verdict}"
         in_use = _promoted(self._config).output_dir.absolute() if self._best else "the bare model"
-        candidate = _of_round(self._config, number).output_dir.absolute()
-        show_promotion(self._config.env.name, self._rounds[-1].promoted, comparison, candidate, in_use)
+        places = {"adapter": _of_round(self._config, number).output_dir.absolute(), "in use from now on": in_use}
+        show_promotion(self._config.env.name, what, places, comparison)
 
     def finish(self) -> RunReport:
         """Compare the best adapters with the bare model, and report."""

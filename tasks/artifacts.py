@@ -47,15 +47,15 @@ def show_file(key: str, path: Path, description: str) -> None:
     _show(key, "markdown", f"[{path}]({path.as_uri()})", description)
 
 
-def show_promotion(env: str, promoted: bool, comparison: Comparison, candidate: Path, in_use: Path | str) -> None:
+def show_promotion(env: str, what: str, places: Mapping[str, object], comparison: Comparison | None) -> None:
     """Whether a trained adapter is from now on the one in use, and why.
 
     Args:
-        comparison: what was in use before against `candidate`, on held-out problems.
-        in_use: the folder of what is in use from now on, or in words that it is the bare model.
+        what: that, in a sentence.
+        places: what is where, in words: the adapter, and what is in use.
+        comparison: what was in use before against the adapter, on held-out problems, if they were compared.
     """
-    text = promotion_markdown(promoted, comparison, candidate, in_use)
-    show_markdown(artifact_key(env, "promotion"), text, f"{'promoted' if promoted else 'not promoted'}: {candidate}")
+    show_markdown(artifact_key(env, "promotion"), promotion_markdown(what, places, comparison), what)
 
 
 def _show(key: str, kind: str, data: str, description: str, flow_run_id: UUID | None = None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.artifacts import artifact_key, show_file, show_markdown
+from tasks.artifacts import artifact_key, show_file, show_markdown, show_promotion
 from tasks.evaluation.plot import before_after_plot, rounds_plot
 from tasks.evaluation.report import RunReport, comparison_markdown, points, report_markdown
 from tasks.reporting.page import PAGE, write_page
@@ -33,6 +33,9 @@ def report(run: RunReport, folder: Path) -> Path:
     if run.comparison is not None:
         found = f"{run.comparison.verdict}: {points(run.comparison.overall.difference)}"
         show_markdown(artifact_key(run.env, "before after"), comparison_markdown(run, run.comparison), found)
+    if run.promotion is not None:
+        places = {what: path for what, path in run.files.items() if what.startswith(("model folder", "promoted"))}
+        show_promotion(run.env, run.promotion, places, run.comparison)
     return path
 
 

@@ -113,11 +113,10 @@ def comparison_markdown(report: RunReport, comparison: Comparison) -> str:
     return "\n\n".join([markdown_table(["", ""], rows), *_comparison_parts(comparison, None)[1:]])
 
 
-def promotion_markdown(promoted: bool, comparison: Comparison, candidate: Path, in_use: Path | str) -> str:
-    """Whether a trained adapter takes the place of the one in use, and why."""
-    took = "Promoted" if promoted else "Not promoted"
-    rows = [("candidate", str(candidate)), ("in use from now on", str(in_use)), *_verdict_rows(comparison)]
-    return f"**{took}**: {comparison.verdict}.\n\n{markdown_table(['', ''], rows)}"
+def promotion_markdown(what: str, places: Mapping[str, object], comparison: Comparison | None) -> str:
+    """Whether a trained adapter takes the place of the one in use, in a sentence, where things are, and the proof."""
+    rows = [*_as_rows(places), *(_verdict_rows(comparison) if comparison else ())]
+    return f"**{what}**\n\n{markdown_table(['', ''], rows)}"
 
 
 def mask_audit_markdown(found: Audit) -> str:

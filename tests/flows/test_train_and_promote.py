@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.artifacts import Artifact
 
 from flows.adapters import FolderError
 from flows.collect_only import collect_only
@@ -54,6 +55,7 @@ def test_a_week_of_nights_is_trained_on_and_promoted_only_if_it_is_better(
         "kept the bare model: nothing to train on: no data was collected since the last promotion"
     )
     assert not nothing.trained and not (run_folder / "sft_model_math").exists()
+    assert (shown := Artifact.get("math-promotion")) and shown.description == nothing.promotion
 
     first = [night("monday"), night("tuesday")]
     assert set(asked) == {None}
@@ -62,6 +64,8 @@ def test_a_week_of_nights_is_trained_on_and_promoted_only_if_it_is_better(
     assert (
         version and report.promotion == f"promoted {version} in place of the bare model: improved on held-out problems"
     )
+    assert (shown := Artifact.get("math-promotion")) and shown.description == report.promotion
+    assert "| verdict | improved" in str(shown.data) and f"| promoted | {PROMOTED} |" in str(shown.data)
     assert content_hash(folder / "current") == content_hash(run_folder / "sft_model_math")
     assert "| compared with | the bare model |" in (folder / "current" / "README.md").read_text()
     assert report.promotion in (run_folder / "sft_data_math" / "report.md").read_text()

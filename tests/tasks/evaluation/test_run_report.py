@@ -154,14 +154,13 @@ def test_errors_in_the_evaluation_are_told(report, play):
     assert "| held-out problems | 2; 1 pairs left out (1 errored before, 0 after) |" in text
 
 
-@pytest.mark.parametrize(("promoted", "begins"), [(True, "**Promoted**"), (False, "**Not promoted**")])
-def test_a_promotion_says_what_is_in_use_from_now_on_and_why(play, promoted, begins):
+def test_a_promotion_says_what_became_of_it_where_things_are_and_why(play):
     comparison = compare(play([[0]] * 12), play([[1]] * 12))
-    text = promotion_markdown(promoted, comparison, Path("/models/new"), "the bare model")
-    assert text.startswith(f"{begins}: improved.")
-    assert "| candidate | /models/new |" in text
-    assert "| in use from now on | the bare model |" in text
+    text = promotion_markdown("promoted v1", {"promoted": Path("/models")}, comparison)
+    assert text.startswith("**promoted v1**\n\n|")
+    assert "| promoted | /models |" in text
     assert "| verdict | improved (exact paired test, p = 0.00049) |" in text
+    assert "verdict" not in promotion_markdown("kept v1: nothing to train on", {}, None)
 
 
 def test_a_pipe_in_a_name_does_not_break_the_table(report):
