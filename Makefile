@@ -11,7 +11,7 @@ VLLM_UNUSED := torchvision torchaudio torchcodec
 RIVALS := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-vllm chromium pictures quick-test test test-vllm test-scale test-gpu check format bench
+.PHONY: help install install-vllm chromium postgres pictures quick-test test test-vllm test-scale test-gpu check format bench
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -21,7 +21,7 @@ install: $(INSTALLED)  ## create .venv and install everything into it; does noth
 quick-test: $(INSTALLED)  ## the whole pipeline with ten episodes of code_env and the included tiny model
 	@$(BIN)/python -m flows.quick_test
 
-test: $(INSTALLED) chromium  ## run the tests, without a network, a file at a time on each of up to four cores
+test: $(INSTALLED) chromium postgres  ## run the tests, without a network, a file at a time on each of up to four cores
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Tests of pages need it and are skipped without it, so this never fails.
@@ -29,6 +29,14 @@ chromium:  ## install Debian's Chromium for the tests that look at pages, where 
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && { echo "installing chromium"; \
 	  { timeout 60 apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 180 apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1; }; } \
 	  || echo "no chromium here: the tests that look at pages are skipped"
+
+# The same for PostgreSQL, whose package would also make a database and start it for good.
+ONLY_PROGRAMS := /etc/postgresql-common/createcluster.d/winnow.conf
+postgres:  ## install Debian's PostgreSQL for the test of a team's server, where apt and root are at hand
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && { echo "installing postgresql"; \
+	  mkdir -p $(dir $(ONLY_PROGRAMS)) && echo "create_main_cluster = false" >$(ONLY_PROGRAMS); \
+	  { timeout 60 apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 180 apt-get install -qq -y --no-install-recommends postgresql; } >/dev/null 2>&1; \
+	  done=$$?; rm -f $(ONLY_PROGRAMS); test $$done = 0; }; } || echo "no PostgreSQL here: the server of the tests is on SQLite"
 
 pictures: $(INSTALLED) chromium  ## the pictures of the form, the artifacts and the report in docs/, from a real run (minutes)
 	@$(BIN)/python -m docs.pictures
