@@ -9,6 +9,7 @@ Everything runs on this machine: two nodes of Ray on loopback with a CPU each, a
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,9 +23,9 @@ import flows  # noqa: F401  (its settings come before the first import of Prefec
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "tests/flows/scripts"
-NUM_EPISODES, NUM_SHARDS, MAX_CONCURRENCY, REPLY_S = 480, 16, 4, 1.0
-FEW_SHARDS, MANY_SHARDS = 4, 44
-NUM_RUNS = 3
+NUM_EPISODES, NUM_SHARDS, MAX_CONCURRENCY, REPLY_S = 480, 12, 8, 4.0
+FEW_SHARDS, MANY_SHARDS = 2, 22
+NUM_RUNS = 2
 
 
 class Measured(NamedTuple):
@@ -42,8 +43,6 @@ class Measured(NamedTuple):
 
 def main() -> None:
     from prefect.testing.utilities import prefect_test_harness
-    from rich.console import Console
-    from rich.table import Table
 
     from tests.flows.ray_cluster import ray_cluster
 
@@ -52,8 +51,8 @@ def main() -> None:
             "PYTHONPATH": os.pathsep.join(map(str, (ROOT, SCRIPTS))),
             "UNHURRIED_LOG": f"{folder}/log",
             "UNHURRIED_S": str(REPLY_S),
+            "RAY_worker_niceness": "0",
         }
-        table = Table("workers", "run", "command s", "collect s", "until first shard s", "shards s", "episodes/s")
         by_workers: dict[int, list[Measured]] = {}
         for workers in (1, 2):
             with ray_cluster(workers, environment) as cluster:
@@ -61,23 +60,24 @@ def main() -> None:
                     name = f"{workers}-{run}"
                     found = measure(cluster, Path(folder) / name, NUM_EPISODES, NUM_SHARDS, name)
                     by_workers.setdefault(workers, []).append(found)
-                    rate = NUM_EPISODES / found.collect_s
-                    table.add_row(str(workers), str(run + 1), *(f"{s:.1f}" for s in found), f"{rate:.1f}")
+                    told = ", ".join(f"{field} {seconds:.1f}" for field, seconds in found._asdict().items())
+                    print(f"{workers} workers, {NUM_EPISODES / found.shards_s:.2f} episodes/s: {told}", flush=True)
         with ray_cluster(1, {**environment, "UNHURRIED_S": "0"}) as cluster:
             few, many = (
                 [measure(cluster, Path(folder) / f"{n}-{run}", n, n, f"{n}-{run}").shards_s for run in range(NUM_RUNS)]
                 for n in (FEW_SHARDS, MANY_SHARDS)
             )
-    Console(width=120).print(table)
-    for what in ("collect_s", "shards_s"):
-        one, two = (sorted(getattr(m, what) for m in by_workers[n])[NUM_RUNS // 2] for n in (1, 2))
-        print(f"two workers, median {what}: {one / two:.2f} x one; the least possible is {ideal_s(1):.0f} s by one")
-    costs = sorted((m - f) / (MANY_SHARDS - FEW_SHARDS) for m, f in zip(many, few, strict=True))
-    print(f"a shard of one episode that is answered at once costs {costs[NUM_RUNS // 2]:.2f} s of its worker")
+    for what in ("command_s", "collect_s", "shards_s"):
+        one, two = (statistics.median(getattr(m, what) for m in by_workers[n]) for n in (1, 2))
+        print(f"{what}, median: one worker {one:.1f}, two {two:.1f}: {one / two:.2f} x")
+    print(f"the least possible: one worker {ideal_s(1):.1f}, two {ideal_s(2):.1f}")
+    costs = [(m - f) / (MANY_SHARDS - FEW_SHARDS) for m, f in zip(many, few, strict=True)]
+    print(f"a shard of one episode that is answered at once takes its worker {statistics.median(costs):.2f} s")
 
 
 def ideal_s(workers: int) -> float:
-    return NUM_EPISODES * REPLY_S / MAX_CONCURRENCY / workers
+    rounds = -(-NUM_EPISODES // NUM_SHARDS // MAX_CONCURRENCY)
+    return NUM_SHARDS * rounds * REPLY_S / workers
 
 
 def measure(cluster: object, folder: Path, num_episodes: int, num_shards: int, batch: str) -> Measured:

@@ -46,8 +46,8 @@ class RayCluster:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_DISABLE_IMPORT_WARNING": "1",
             "RAY_health_check_initial_delay_ms": "1000",
-            "RAY_health_check_period_ms": "500",
-            "RAY_health_check_failure_threshold": "4",
+            "RAY_health_check_period_ms": "1000",
+            "RAY_health_check_failure_threshold": "10",
         }
         self._nodes: list[subprocess.Popen[bytes]] = []
         self._known: set[psutil.Process] = set()
