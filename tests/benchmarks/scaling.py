@@ -64,7 +64,7 @@ def main() -> None:
                     print(f"{workers} workers, {NUM_EPISODES / found.shards_s:.2f} episodes/s: {told}", flush=True)
         with ray_cluster(1, {**environment, "UNHURRIED_S": "0"}) as cluster:
             few, many = (
-                [measure(cluster, Path(folder) / f"{n}-{run}", n, n, f"{n}-{run}").shards_s for run in range(NUM_RUNS)]
+                [measure(cluster, Path(folder) / f"{n}x{run}", n, n, f"{n}x{run}").shards_s for run in range(NUM_RUNS)]
                 for n in (FEW_SHARDS, MANY_SHARDS)
             )
     for what in ("command_s", "collect_s", "shards_s"):
