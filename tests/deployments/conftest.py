@@ -14,11 +14,14 @@ from docs.prefect_server import prefect_server
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server's address, while it is the one that Prefect's client asks."""
+    from prefect.events.worker import EventsWorker
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     home = tmp_path_factory.mktemp("server")
     with prefect_server(home) as address, temporary_settings({PREFECT_API_URL: f"{address}/api"}):
+        EventsWorker.drain_all(timeout=10, at_exit=False)  # it would go on telling the server that it began with
         yield address
+        EventsWorker.drain_all(timeout=10, at_exit=False)
 
 
 @pytest.fixture(scope="module")
