@@ -60,5 +60,5 @@ def bring_folder(ref: R, folder: Path) -> R:
     """The same folder under another path."""
     if folder != ref.path and not (folder.exists() and content_hash(folder) == ref.sha256):
         with publish_folder(folder) as tmp:
-            shutil.copytree(ref.path, tmp, dirs_exist_ok=True)
+            shutil.copytree(ref.path, tmp, dirs_exist_ok=True, copy_function=shutil.copy)  # files are new, not old
     return ref.model_copy(update={"path": folder})

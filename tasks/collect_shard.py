@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import ipaddress
+import logging
 import signal
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from prefect_ray.task_runners import PrefectRayFuture
 
 
+logger = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 60.0
+
+
 class WorkerLost(ServiceError):
     """The process that played a shard has ended, or its node has."""
 
@@ -35,6 +41,7 @@ class WorkerLost(ServiceError):
     task_run_name="collect {job.name}: {job.num_episodes} episodes of {config.env.name}",
     cache_policy=NO_CACHE,
     persist_result=False,
+    retries=0,  # whatever PREFECT_TASKS_DEFAULT_RETRIES says: a shard has one writer
 )
 def collect_shard(
     config: PlayConfig,
@@ -99,8 +106,14 @@ def ray_workers(
         check_server_is_in_reach(
             PREFECT_API_URL.value() or "", [node["NodeManagerAddress"] for node in nodes if node["Alive"]]
         )
-        in_all: dict[str, float] = ray.cluster_resources()
-        num_gpus = gpus_of_a_shard(config.engine, in_all.get("GPU", 0))
+        num_gpus = gpus_of_a_shard(
+            config.engine, max(node["Resources"].get("GPU", 0) for node in nodes if node["Alive"])
+        )
+        if not has_room(nodes, num_gpus):
+            raise ValueError(
+                f"collect.runner: no node of the Ray cluster has a CPU and {num_gpus} GPUs, which a shard takes; start "
+                "them with ray start --num-cpus"
+            )
         with RayTaskRunner() as runner:
             arguments = {"config": config, "adapters": adapters, "left_out": left_out, "data_dir": data_dir}
             yield RayWorkers(runner, {**arguments, "started_in": Path.cwd()}, num_gpus)
@@ -126,8 +139,10 @@ class RayWorkers:
     def next_done(self) -> tuple[ShardJob, Exception | None]:
         import ray
 
-        [done], _ = ray.wait(list(self._running), num_returns=1)
-        job, future = self._running.pop(done)
+        while not (done := ray.wait(list(self._running), num_returns=1, timeout=_LOOK_EVERY_S)[0]):
+            if not has_room(ray.nodes(), self._num_gpus):
+                logger.warning("no node of the Ray cluster has room for a shard any more; waiting for one to join it")
+        job, future = self._running.pop(done[0])
         try:
             future.result()
         except ray.exceptions.RayTaskError as error:  # the task itself has not begun
@@ -143,7 +158,7 @@ class RayWorkers:
 
 
 def gpus_of_a_shard(engine: EngineConfig, num_gpus: float) -> int:
-    """How many GPUs a shard takes in a cluster with `num_gpus` of them.
+    """How many GPUs a shard takes in a cluster whose largest node has `num_gpus` of them.
 
     Raises:
         ValueError: the config asks for more than there are.
@@ -154,9 +169,16 @@ def gpus_of_a_shard(engine: EngineConfig, num_gpus: float) -> int:
         return min(1, int(num_gpus))
     if engine.num_gpus > num_gpus:
         raise ValueError(
-            f"engine.num_gpus: found {engine.num_gpus} for each shard; the Ray cluster has {num_gpus:g} in all"
+            f"engine.num_gpus: found {engine.num_gpus} for each shard; no node of the Ray cluster has more than "
+            f"{num_gpus:g}"
         )
     return engine.num_gpus
+
+
+def has_room(nodes: Sequence[Mapping[str, Any]], num_gpus: int) -> bool:
+    """Whether a living node, as `ray.nodes` tells of it, could hold a shard if nothing else ran there."""
+    living = [node["Resources"] for node in nodes if node["Alive"]]
+    return any(has.get("CPU", 0) >= 1 and has.get("GPU", 0) >= num_gpus for has in living)
 
 
 def check_server_is_in_reach(url: str, nodes: list[str]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.housekeeping.item import Item, extent, leftovers, temporary
+from tasks.housekeeping.item import LEFT_AFTER_S, Item, extent, leftovers, temporary
 
 RESPONSES = "responses.sqlite"
 """What search services have answered: many processes have it open at once."""
@@ -48,15 +49,19 @@ def result_items(folder: Path) -> Iterator[Item]:
     """Results of this project's tasks, in the folder where Prefect keeps those of all."""
     for path in _visible(folder, "winnow-*"):
         gone = _what_is_gone(path)
+        found = extent(path)
         yield Item(
             kind="caches",
             what="result of a task",
             path=path,
-            extent=extent(path),
+            extent=found,
             state="of no use" if gone else "whole",
             detail=gone,
-            cost="nothing" if gone else "its step is done again, and resumes from what is there",
-            worthless=bool(gone),
+            cost="nothing, unless its disk is only away"
+            if gone
+            else "its step is done again, and resumes from what is there",
+            # What is new may be half written, or of a disk that is not there at the moment.
+            worthless=bool(gone) and time.time() - found.modified > LEFT_AFTER_S,
             series="result",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 PRUNED = ".pruned-"
 """How the name of what is being deleted begins."""
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 LEFT_AFTER_S = 24 * 3600.0
 """What has a temporary name for longer was left by a process that was killed."""
@@ -94,8 +97,8 @@ def leftovers(paths: Iterable[Path]) -> Iterator[Item]:
 
 
 def temporary(folder: Path) -> Iterator[Path]:
-    """What has a temporary name in a folder."""
-    yield from folder.glob(".*.tmp")
+    """What has a temporary name in a folder, as `tasks.rollout.artifact` gives it."""
+    yield from (path for path in folder.glob(".*.tmp") if _TEMPORARY.fullmatch(path.name))
     yield from folder.glob(f"{PRUNED}*")
 
 

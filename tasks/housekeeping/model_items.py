@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tasks.evaluation.report import percent
 from tasks.housekeeping.item import Item, extent, leftovers, shown_time, temporary, who_writes
-from tasks.promotion.history import Entry, read_history
-from tasks.promotion.promoted import CURRENT, VERSIONS, current_version, is_promoted_folder
+from tasks.promotion.history import HISTORY, Entry, read_history
+from tasks.promotion.promoted import CURRENT, VERSIONS, current_version, is_promoted_folder, replaced_by_present
 
 
 def model_items(folder: Path) -> Iterator[Item]:
@@ -18,7 +18,7 @@ def model_items(folder: Path) -> Iterator[Item]:
         if path.name.endswith("-rounds"):
             rooms.append(path)
             yield from _rounds(path)
-        elif is_promoted_folder(path):
+        elif is_promoted_folder(path) and (path / HISTORY).is_file():
             yield from _versions(path)
         elif path.name.startswith("sft_model_") or _is_model(path):
             rooms.append(path)
@@ -39,7 +39,7 @@ def _is_model(path: Path) -> bool:
 
 def _rounds(folder: Path) -> Iterator[Item]:
     """The adapters of the rounds of expert iteration, and the best of them."""
-    for path in _folders(folder):
+    for path in filter(_is_model, _folders(folder)):
         found = extent(path)
         in_use = path.name == "promoted"
         yield Item(
@@ -57,7 +57,9 @@ def _rounds(folder: Path) -> Iterator[Item]:
 
 def _versions(folder: Path) -> Iterator[Item]:
     """What was promoted, one after the other."""
-    told = {entry.version: entry for entry in _history(folder) if entry.outcome != "kept the old one"}
+    history = _history(folder)
+    told = {entry.version: entry for entry in history if entry.outcome != "kept the old one"}
+    way_back = replaced_by_present(history)
     for path in _folders(folder / VERSIONS):
         entry = told.get(path.name)
         in_use = is_promoted(path)
@@ -68,7 +70,7 @@ def _versions(folder: Path) -> Iterator[Item]:
             extent=extent(path),
             state="promoted" if in_use else "replaced",
             detail=_since(entry) if entry else "",
-            needed="promoted" if in_use else "",
+            needed="promoted" if in_use else "a roll-back goes to it" if path.name == way_back else "",
             cost="it cannot be rolled back to",
             series=str(folder),
             lock=folder / "writer.lock",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from envs.retrieval.responses import forget_all
 from tasks.housekeeping.cache_items import RESPONSES
-from tasks.housekeeping.item import PRUNED, Item, Kind, locks_in, newest
+from tasks.housekeeping.item import PRUNED, Item, Kind, extent, locks_in, newest
 from tasks.housekeeping.model_items import is_promoted
 from tasks.promotion.promoted import VERSIONS
 
@@ -71,6 +71,8 @@ def remove(item: Item) -> int:
         freed = item.extent.disk_bytes
         if item.path.name == RESPONSES:
             return _emptied(item)
+        if extent(item.path).modified > item.extent.modified:
+            raise InUse("it was written meanwhile")
         if item.path.is_dir():
             gone = _aside(item)
             item.path.rename(gone)

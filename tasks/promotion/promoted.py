@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -140,6 +140,13 @@ def keep(
         return _enter(folder, entry)
 
 
+def replaced_by_present(entries: Sequence[Entry]) -> str | None:
+    """What was promoted before the present version, and a roll-back goes to; None: the bare model."""
+    present = entries[-1].version if entries else None
+    came = (entry for entry in reversed(entries) if entry.outcome == "promoted" and entry.version == present)
+    return next((entry.replaced for entry in came), None)
+
+
 def roll_back(folder: Path, to: str | None = None) -> Entry:
     """Point to an earlier version.
 
@@ -167,8 +174,7 @@ def _before(present: str | None, entries: list[Entry], folder: Path) -> str | No
     if present is None:
         there = ", ".join(all_versions(folder)) or "none"
         raise PromotionError(f"{folder}: the bare model is promoted, nothing is before it; wanted a version: {there}")
-    came = (entry for entry in reversed(entries) if entry.outcome == "promoted" and entry.version == present)
-    return next((entry.replaced for entry in came), None)
+    return replaced_by_present(entries)
 
 
 def _named(name: str, folder: Path) -> str | None:
@@ -227,7 +233,8 @@ def _publish(folder: Path, parts: Mapping[Path, Ref]) -> str:
     version = f"{now().astimezone():%Y%m%d_%H%M%S}-{digest}"
     with publish_folder(folder / VERSIONS / version) as tmp:
         for place, ref in parts.items():
-            shutil.copytree(ref.path, tmp / place, dirs_exist_ok=True)
+            # With the time of the copying: whatever is old and has a temporary name is taken for a leftover.
+            shutil.copytree(ref.path, tmp / place, dirs_exist_ok=True, copy_function=shutil.copy)
             if content_hash(tmp / place) != ref.sha256:
                 raise PromotionError(f"{ref.path} has changed since it was evaluated; run the same command again")
     return version

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from pydantic import ValidationError
 
@@ -31,7 +31,20 @@ class JournalFileError(ValueError):
     """What lies in a journal's folder cannot be used. The message names the file and line and says what to do."""
 
 
-class JournalWriteError(OSError):
+class ExplainedError(OSError):
+    """An error of the system in words of ours, whose `errno` stays known to who gets it from another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _explained_error, (type(self), str(self), self.errno)
+
+
+def _explained_error(kind: type[ExplainedError], message: str, number: int | None) -> ExplainedError:
+    error = kind(message)
+    error.errno = number
+    return error
+
+
+class JournalWriteError(ExplainedError):
     """Episodes could not be written, e.g. the disk is full. Those that finished before are safe; a rerun resumes."""
 
 
@@ -151,10 +164,13 @@ class ShardFile:
 
     gather_s = 0.0
 
-    def __init__(self, path: Path, size: int = 0) -> None:
-        """`size`: of its whole lines, if it is there already. Else it is made when there is something to write."""
+    def __init__(self, path: Path, size: int | None = None) -> None:
+        """`size`: of its whole lines, if its folder's lock is held. Else it is a new one, and nobody else's: it is made
+        when there is something to write.
+        """
         self.where = str(path)
-        self._path, self._size, self._fd = path, size, -1
+        self._path, self._size, self._fd = path, size or 0, -1
+        self._is_exclusive = size is None
 
     def append(self, data: bytes) -> None:
         try:
@@ -176,7 +192,8 @@ class ShardFile:
 
     def _open(self) -> None:
         is_new = not self._path.exists()
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        exclusive = os.O_EXCL if self._is_exclusive else 0
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | exclusive, 0o644)
         if is_new:
             for part in self._path.parents[:3]:
                 sync_folder(part)

@@ -24,9 +24,10 @@ import fsspec
 from tasks.rollout.artifact import publish_file
 from tasks.rollout.journal import IDENTITY, check_identity, identity_text
 from tasks.rollout.plan import collection_key
+from tasks.rollout.shard import ExplainedError
 
 
-class StoreError(OSError):
+class StoreError(ExplainedError):
     """The object store did not do what it was asked. The message names it and says what it answered."""
 
 
@@ -129,8 +130,8 @@ class StoredCollection:
 
     def _bring(self, path: Path, segments: list[tuple[str, int]]) -> None:
         size = sum(size for _, size in segments)
-        if not size or (path.exists() and path.stat().st_size == size):
-            return  # segments never change
+        if not size or (path.exists() and path.stat().st_size >= size):
+            return  # segments never change, and what a store has lost or does not list yet is not taken away here
         with publish_file(path) as tmp:
             tmp.write_bytes(self._store.get_all([name for name, _ in segments]))
 

@@ -63,3 +63,14 @@ def make_config(tiny_model: Path) -> MakeConfig:
         "evaluate": {"num_problems": 0},
     }
     return lambda **sections: RunConfig.model_validate(merged(base, sections))
+
+
+@pytest.fixture
+def asked() -> Iterator[list[str | None]]:
+    """The adapter of each request that the improving script has been sent."""
+    sys.path.insert(0, str(SCRIPTS))
+    import improving
+
+    improving.adapters.clear()
+    yield improving.adapters
+    sys.path.remove(str(SCRIPTS))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from flows.train_only import train_only
 from tasks.dataset.checks import NothingToTrainOnError
 from tasks.rollout.artifact import content_hash
 from tasks.training.launch import TrainingRefusedError
-from tests.flows.conftest import SCRIPTS
 
 IMPROVING = {
     "engine": {"kind": "scripted", "script": "improving:reply"},
@@ -31,17 +28,6 @@ TWO_POLICIES = {
     "env": {"roles": ["reasoning_generator", "tool_generator"]},
     "policies": {"reasoning_generator": "thinker", "tool_generator": "coder"},
 }
-
-
-@pytest.fixture
-def asked() -> Iterator[list[str | None]]:
-    """The adapter of each request that the improving script has been sent."""
-    sys.path.insert(0, str(SCRIPTS))
-    import improving
-
-    improving.adapters.clear()
-    yield improving.adapters
-    sys.path.remove(str(SCRIPTS))
 
 
 def test_a_round_collects_with_the_adapter_that_was_promoted_and_one_that_does_not_help_is_not(

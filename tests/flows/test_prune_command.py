@@ -33,6 +33,7 @@ def folder(tmp_path: Path) -> Path:
     results = tmp_path / "prefect" / "storage"
     results.mkdir(parents=True)
     (results / "winnow-train-0").write_text("not a result")
+    os.utime(results / "winnow-train-0", (1000, 1000))
     (results / "of-another-project").write_text("x")
     return folder
 

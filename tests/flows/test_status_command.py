@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def test_status_lists_what_lies_there_and_says_where_nothing_does(
         note_request(tmp_path / "sft_data_math" / ".episodes" / "c0", request)
         (tmp_path / "results").mkdir()
         (tmp_path / "results" / "winnow-collect-one").write_text("x" * 2000)
+        os.utime(tmp_path / "results" / "winnow-collect-one", (1000, 1000))
         assert main() == 0
     lines = capsys.readouterr().out.splitlines()
     assert "sft_data_math/.episodes/c0" in lines[1]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +18,12 @@ from tasks.dataset.decontaminate import without_held_out
 from tasks.promotion.history import read_history
 from tasks.promotion.promoted import current_version, roll_back
 from tasks.rollout.artifact import content_hash
-from tests.flows.conftest import SCRIPTS
 
 SECTIONS: dict[str, Any] = {
     "engine": {"kind": "scripted", "script": "improving:reply"},
     "evaluate": {"num_problems": 60},
 }
 PROMOTED = "sft_model_math-promoted"
-
-
-@pytest.fixture
-def asked() -> Iterator[list[str | None]]:
-    """The adapter of each request that the improving script has been sent."""
-    sys.path.insert(0, str(SCRIPTS))
-    import improving
-
-    improving.adapters.clear()
-    yield improving.adapters
-    sys.path.remove(str(SCRIPTS))
 
 
 def test_a_week_of_nights_is_trained_on_and_promoted_only_if_it_is_better(

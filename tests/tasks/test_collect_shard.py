@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import flows  # noqa: F401  (its settings come before the first import of Prefect)
-from tasks.collect_shard import check_ray, check_server_is_in_reach, gpus_of_a_shard
+from tasks.collect_shard import check_ray, check_server_is_in_reach, collect_shard, gpus_of_a_shard, has_room
 from tasks.engines.config import EngineConfig
 
 
@@ -33,7 +33,9 @@ def test_a_shard_takes_the_gpus_that_its_engine_uses(engine: dict[str, object], 
 
 
 def test_a_shard_that_the_cluster_has_no_gpus_for_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"engine\.num_gpus: found 8 for each shard; the Ray cluster has 4 in all"):
+    with pytest.raises(
+        ValueError, match=r"engine\.num_gpus: found 8 for each shard; no node of the Ray cluster has more than 4"
+    ):
         gpus_of_a_shard(EngineConfig(num_gpus=8), 4.0)
 
 
@@ -52,3 +54,18 @@ def test_a_server_on_loopback_serves_no_other_machine(server: str, nodes: list[s
         return check_server_is_in_reach(server, nodes)
     with pytest.raises(ValueError, match=r"PREFECT_API_URL: .* and the Ray cluster has 2"):
         check_server_is_in_reach(server, nodes)
+
+
+def test_gpus_that_only_several_nodes_have_together_are_no_room_for_a_shard() -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}},
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}},
+        {"Alive": False, "Resources": {"CPU": 8.0, "GPU": 8.0}},
+        {"Alive": True, "Resources": {"GPU": 4.0}},
+    ]
+    assert has_room(nodes, 2)
+    assert not has_room(nodes, 4)
+
+
+def test_a_shard_is_never_tried_again_under_its_name() -> None:
+    assert collect_shard.retries == 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -107,19 +108,27 @@ def test_the_newest_collection_and_either_side_of_an_evaluation_count_as_newest(
 def test_what_is_promoted_is_told_from_the_others_with_its_result(tmp_path):
     for name in ("sft_model_math", "sft_model_math-rounds/1", "sft_model_math-rounds/promoted"):
         (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "training_args.bin").touch()
+    (tmp_path / "interview-rounds/2024").mkdir(parents=True)
+    (tmp_path / "holiday-promoted/versions/v1").mkdir(parents=True)
     promoted = tmp_path / "sft_model_math-promoted"
     for version in ("20260101_020304-aaaaaaaa", "20260108_020304-bbbbbbbb"):
         (promoted / "versions" / version).mkdir(parents=True)
     (promoted / "current").symlink_to("versions/20260108_020304-bbbbbbbb")
     told = Entry(
-        when=now(), outcome="promoted", version="20260108_020304-bbbbbbbb", replaced=None, why="improved", proof=PROOF
+        when=now(),
+        outcome="promoted",
+        version="20260108_020304-bbbbbbbb",
+        replaced="20260101_020304-aaaaaaaa",
+        why="improved",
+        proof=PROOF,
     )
     append_entry(promoted, told)
     items = model_items(tmp_path)
     found = {str(i.path.relative_to(tmp_path)): (i.state, i.needed, i.detail.partition(", ")[2]) for i in items}
     assert found == {
         "sft_model_math": ("whole", "a result", ""),
-        "sft_model_math-promoted/versions/20260101_020304-aaaaaaaa": ("replaced", "", ""),
+        "sft_model_math-promoted/versions/20260101_020304-aaaaaaaa": ("replaced", "a roll-back goes to it", ""),
         "sft_model_math-promoted/versions/20260108_020304-bbbbbbbb": (
             "promoted",
             "promoted",
@@ -143,11 +152,12 @@ def test_what_a_link_leads_to_must_stay(tmp_path):
 def test_leftovers_of_killed_runs_are_found_once_they_are_old(tmp_path):
     write_journal(tmp_path, "c0", [episode(1)])
     leftovers = [".report.html.0a1b2c3d.tmp", "sft_data_20260102_030405_stats.json", ".episodes/.c0.x", ".pruned-1"]
-    for name in leftovers:
+    others = [".bash_history-01234.tmp", ".thesis.tmp"]
+    for name in (*leftovers, *others):
         (tmp_path / name).write_text("half")
     assert [i.path.name for i in data_items(tmp_path) if i.kind == "leftovers"] == [".pruned-1"]
     long_ago = time.time() - 3 * 24 * 3600
-    for name in leftovers:
+    for name in (*leftovers, *others):
         os.utime(tmp_path / name, (long_ago, long_ago))
     found = {str(i.path.relative_to(tmp_path)) for i in data_items(tmp_path) if i.kind == "leftovers"}
     assert found == set(leftovers)
@@ -159,9 +169,13 @@ def test_a_result_whose_files_are_gone_is_of_no_use_and_foreign_ones_are_not_loo
         result = {"__class__": "Ref", "data": {"path": str(path), "sha256": "0"}}
         (tmp_path / name).write_text(json.dumps({"metadata": {}, "result": json.dumps(result)}))
     (tmp_path / "0123456789abcdef").write_text("of another project")
+    shutil.copy(tmp_path / "winnow-train-2", tmp_path / "winnow-train-3")
+    long_ago = time.time() - 3 * 24 * 3600
+    os.utime(tmp_path / "winnow-train-2", (long_ago, long_ago))
     assert {i.path.name: i.worthless for i in result_items(tmp_path)} == {
         "winnow-collect-1": False,
         "winnow-train-2": True,
+        "winnow-train-3": False,
     }
 
 

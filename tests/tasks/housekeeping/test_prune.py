@@ -65,7 +65,8 @@ def test_a_journal_that_is_being_written_stays_even_if_it_is_named_and_even_if_t
             remove(before)
     finally:
         unlock_folder(lock)
-    assert remove(before) == before.extent.disk_bytes
+    (item,) = (i for i in data_items(nights) if i.path == journal)
+    assert remove(item) == item.extent.disk_bytes
     assert not journal.exists()
 
 
@@ -75,6 +76,7 @@ def test_a_training_that_runs_and_what_is_promoted_stay(tmp_path):
     for folder in (work, promoted / "versions" / "a", promoted / "versions" / "b", tmp_path / "sft_model_math"):
         folder.mkdir(parents=True)
         (folder / "lock").touch()
+    (promoted / "history.jsonl").touch()
     (promoted / "current").symlink_to("versions/a")
     age(tmp_path, 90)
     with (work / "lock").open() as lock:
@@ -89,12 +91,24 @@ def test_a_version_that_is_promoted_meanwhile_stays(tmp_path):
     promoted = tmp_path / "sft_model_math-promoted"
     for name in "ab":
         (promoted / "versions" / name).mkdir(parents=True)
+    (promoted / "history.jsonl").touch()
     (promoted / "current").symlink_to("versions/a")
     (old,) = (i for i in model_items(tmp_path) if not i.needed)
     append_entry(promoted, Entry(when=now(), outcome="rolled back", version="b", replaced="a", why="asked for"))
     with pytest.raises(InUse, match="promoted by now"):
         remove(old)
     assert {i.needed for i in model_items(tmp_path)} == {"promoted"}
+
+
+def test_what_was_written_after_it_was_shown_stays(tmp_path):
+    write_journal(tmp_path, "c0", [episode(1)])
+    age(tmp_path, 90)
+    (old,) = data_items(tmp_path)
+    shard = old.path / "shard-0000.jsonl"
+    os.utime(shard)
+    with pytest.raises(InUse, match="written meanwhile"):
+        remove(old)
+    assert shard.exists()
 
 
 def test_who_waits_for_a_journal_that_is_deleted_gets_a_new_one(nights):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import multiprocessing
+import pickle
 import resource
 import subprocess
 import sys
@@ -304,6 +306,22 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_holds_no_lock(tmp_path:
 def write_shard(path: Path, episodes: list[Episode]) -> None:
     with ShardWriter(ShardFile(path), {}) as shard:
         append_all(shard, episodes)
+
+
+def test_a_shard_that_somebody_else_has_begun_is_not_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "shard-0001-ab.jsonl"
+    write_shard(path, [episode(0)])
+    before = path.read_bytes()
+    with pytest.raises(JournalWriteError, match="cannot write: File exists"):
+        write_shard(path, [episode(1)])
+    assert path.read_bytes() == before
+
+
+def test_an_error_from_another_process_still_tells_a_full_disk() -> None:
+    error = JournalWriteError("cannot write")
+    error.errno = errno.ENOSPC
+    back = pickle.loads(pickle.dumps(error))
+    assert (type(back), str(back), back.errno) == (JournalWriteError, "cannot write", errno.ENOSPC)
 
 
 def test_a_journal_knows_what_all_shards_hold_and_begins_one_of_its_own_beside_them(tmp_path: Path) -> None:

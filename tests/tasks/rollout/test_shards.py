@@ -172,9 +172,11 @@ def test_a_writer_that_was_only_out_of_reach_doubles_nothing(tmp_path: Path) -> 
 
     ref = chosen.play(tmp_path, "t", Here(play))
     before = ref.read()
-    zombie = ShardJob(jobs[0].name, jobs[0].collection, jobs[0].episodes[5:])
-    chosen.play_shard(zombie, tmp_path)  # it appends to its own shard, which nobody else writes to
+    chosen.play_shard(ShardJob("shard-late", jobs[0].collection, jobs[0].episodes[5:]), tmp_path)
     folder = ref.path.parent
+    with (folder / jobs[0].name).open("ab") as own:  # its own shard, which nobody else writes to
+        own.write((folder / "shard-late").read_bytes())
+    (folder / "shard-late").unlink()
     assert sum(path.read_bytes().count(b"\n") for path in shard_files(folder)) == 25
     assert type(ref).model_validate(ref.model_dump()).read() == before
     assert sorted(read_episodes(folder), key=lambda e: e.key) == sorted(before, key=lambda e: e.key)

@@ -39,6 +39,17 @@ def test_what_a_writer_puts_is_fetched_as_the_shard_it_would_have_written_to_a_f
     assert 1 <= len(segments) <= 20
 
 
+def test_what_a_store_has_lost_is_not_taken_away_from_who_has_it(tmp_path: Path, url: str) -> None:
+    store = Store(url)
+    stored = StoredCollection(store, IDENTITY)
+    for number in range(2):
+        store.put(f"{stored._name}/shard-0001-a.jsonl/0000000{number}-x", b"a line\n")
+    stored.fetch(tmp_path)
+    store.remove(f"{stored._name}/shard-0001-a.jsonl/00000000-x")
+    stored.fetch(tmp_path)
+    assert (tmp_path / "shard-0001-a.jsonl").read_bytes() == b"a line\na line\n"
+
+
 def test_an_episode_counts_once_the_store_has_it(tmp_path: Path, url: str) -> None:
     stored = StoredCollection(Store(url), IDENTITY)
     counted: list[EpisodeKey] = []
