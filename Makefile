@@ -22,7 +22,7 @@ quick-test: $(INSTALLED)  ## the whole pipeline with ten episodes of code_env an
 	@$(BIN)/python -m flows.quick_test
 
 test: $(INSTALLED) chromium postgres  ## run the tests, without a network, a file at a time on each of up to four cores
-	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Tests of pages need it and are skipped without it, so this never fails.
 chromium:  ## install Debian's Chromium for the tests that look at pages, where apt and root are at hand

@@ -25,7 +25,12 @@ def set_up_logs() -> None:
     given = os.environ.get(VARIABLE, "")
     form, _, target = given.partition(":")
     if form == "json":
-        log_as_json(Path(target).expanduser() if target else None, _flow_run)
+        try:
+            log_as_json(Path(target).expanduser() if target else None, _flow_run)
+        except OSError as error:
+            print(
+                f"{VARIABLE}: {target} cannot be written ({error.strerror}), so logs stay as they are", file=sys.stderr
+            )
     elif given:
         print(f"{VARIABLE}: found {given!r}; wanted json or json:FILE, so it is left as it is", file=sys.stderr)
 

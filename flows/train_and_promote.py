@@ -20,7 +20,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
         ],
     )
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -59,17 +59,18 @@ def train_and_promote(config: RunConfig = DEFAULTS) -> RunReport:
     folder = promoted_folder(config.output_dir.absolute())
     history = [entry for entry in read_history(folder) if entry.when <= run_start()]
     config, files = _data_files(config, history)
-    steps = Steps("train and promote", config)
-    steps.note(files={"promoted": folder})
     data = {str(path): content_hash(path) for paths in files.values() for path in paths}
     heldout = frozenset(problem.hash for problem in heldout_problems(config.play.env_class, config.env))
     clean = {policy: without_held_out(paths, heldout) for policy, paths in files.items()}
+    config = _with_clean_files(config, {old: new for paths, _ in clean.values() for old, new in paths.items()})
+    steps = Steps("train and promote", config)
+    steps.note(files={"promoted": folder})
     if missing := [policy for policy, (paths, _) in clean.items() if not paths]:
         why = _why_nothing(missing[0], clean[missing[0]][1], len(clean) > 1)
         return _finish(steps, folder, keep(folder, why, data=data, run=_run_id()))
     present = promoted_at(history, run_start())
     before = refs(adapter_folders(config, folder, "train.output_dir"))
-    after = steps.train_policies({policy: paths for policy, (paths, _) in clean.items()})
+    after = steps.train_policies({policy: list(paths.values()) for policy, (paths, _) in clean.items()})
     steps.note(compared_with=present or BARE_MODEL)
     steps.compare(after, before)
     comparison = steps.summary.comparison
@@ -99,6 +100,15 @@ def _data_files(config: RunConfig, history: Sequence[Entry]) -> tuple[RunConfig,
         ]
         for policy in policies
     }
+
+
+def _with_clean_files(config: RunConfig, clean: Mapping[Path, Path]) -> RunConfig:
+    """The config with the weight of each file under the name of the one that takes its place."""
+    weights = config.train.data_path
+    if not isinstance(weights, dict):
+        return config
+    named = {str(clean[Path(name)]): weight for name, weight in weights.items() if Path(name) in clean}
+    return config.model_copy(update={"train": config.train.model_copy(update={"data_path": named})})
 
 
 def _why_nothing(policy: str, held_out: int, is_one_of_several: bool) -> str:

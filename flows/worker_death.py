@@ -17,8 +17,13 @@ GRACE_S = 30.0
 
 
 def end_with_worker() -> None:
-    """Watch the process that has started this one, and end as if cancelled as soon as it is gone."""
-    worker = os.pidfd_open(os.getppid())
+    """Watch the process that has started this one, and end as if cancelled as soon as it is gone.
+
+    The first process of a container has none: what started it ends the container.
+    """
+    if not (parent := os.getppid()):
+        return
+    worker = os.pidfd_open(parent)
     threading.Thread(target=_end_with, args=(worker,), name="worker watch", daemon=True).start()
 
 

@@ -69,16 +69,18 @@ class _Watch:
         task_run_id, flow_run_id = get_task_and_flow_run_ids()
         if flow_run_id is None:
             return
-        with own_client() as client:
-            is_over = False
-            while not is_over:
-                is_over = over.wait(EVERY_S)
-                try:
-                    self._show(client, flow_run_id, task_run_id)
-                except Exception as error:  # the run is not about this
-                    if not self._has_failed:
-                        say_not_shown(self._key, error)
-                    self._has_failed = True
+        is_over = False
+        while not is_over:
+            try:
+                with own_client() as client:
+                    while not is_over:
+                        is_over = over.wait(EVERY_S)
+                        self._show(client, flow_run_id, task_run_id)
+            except Exception as error:  # the run is not about this
+                if not self._has_failed:
+                    say_not_shown(self._key, error)
+                self._has_failed = True
+                is_over = is_over or over.wait(EVERY_S)
 
     def _show(self, client: SyncPrefectClient, flow_run_id: UUID, task_run_id: UUID | None) -> None:
         line = f"{self._figures.line}: {self._title}"  # a card of the UI shows the first words

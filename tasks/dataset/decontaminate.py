@@ -11,8 +11,8 @@ from tasks.dataset.records import Record, write_records
 from tasks.rollout.artifact import content_hash
 
 
-def without_held_out(paths: Sequence[Path], heldout_hashes: Collection[str]) -> tuple[list[Path], int]:
-    """The data files to train on in place of the given ones, and how many rows they lack.
+def without_held_out(paths: Sequence[Path], heldout_hashes: Collection[str]) -> tuple[dict[Path, Path], int]:
+    """The data file to train on in place of each of the given ones, and how many rows they lack.
 
     A file without such rows stands for itself. Another one gives way to `decontaminated_<stem>_<hash>.jsonl` beside it,
     which has its other rows, or to nothing if there are none. Called again it finds what it has written.
@@ -24,17 +24,18 @@ def without_held_out(paths: Sequence[Path], heldout_hashes: Collection[str]) -> 
     def is_held_out(record: Record) -> bool:
         return record.metadata.problem_hash in heldout_hashes
 
-    clean, lacking = [], 0
+    clean: dict[Path, Path] = {}
+    lacking = 0
     for path in paths:
         flags = [is_held_out(row.record) for row in read_records([path])]
         lacking += sum(flags)
         if not any(flags):
-            clean.append(path)
+            clean[path] = path
         elif not all(flags):
             other = path.with_name(f"decontaminated_{path.stem}_{_digest(path, heldout_hashes)}.jsonl")
             if not other.exists():
                 write_records(other, (row.record for row in read_records([path]) if not is_held_out(row.record)))
-            clean.append(other)
+            clean[path] = other
     return clean, lacking
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def success_fall(dataset: DatasetRef, max_drop: float) -> Fall | None:
     """How far success has fallen, if by more than `max_drop` below the mean of the last seven nights.
 
     A night is a collection with a `collect.batch`; those before it are the other ones in its folder, with the same env,
-    model and policies. Without any, or where no episode finished, nothing can be said.
+    model and policies; files that are damaged are none of them. Without any, or where no episode finished, nothing can
+    be said.
     """
     config = _config(dataset.path)
     batch, rate = config["collect"]["batch"], dataset.funnel.success_rate
@@ -67,7 +69,7 @@ def _rates_before(path: Path, config: Mapping[str, Any]) -> list[float]:
             of_other.get(section) != config.get(section) for section in _SAME
         ):
             continue
-        rate = json.loads(beside(other, "_stats.json").read_text())["episodes"]["success_rate"]
+        rate = _rate(other)
         if rate is not None:
             rates.setdefault(batch, rate)
         if len(rates) == NIGHTS:
@@ -81,11 +83,18 @@ def _nights_before(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for other in reversed(all_data_files(path.parent)):
         if other.name >= path.name or other.name.partition(".")[2] != policy:
             continue
-        if not (beside(other, "_config.yaml").exists() and beside(other, "_stats.json").exists()):
-            continue
-        config = _config(other)
-        if config.get("collect", {}).get("batch") is not None:
+        config: dict[str, Any] = {}
+        with suppress(OSError, ValueError, yaml.YAMLError):
+            config = _config(other) or {}
+        if (config.get("collect") or {}).get("batch") is not None:
             yield other, config
+
+
+def _rate(path: Path) -> float | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        rate: float | None = json.loads(beside(path, "_stats.json").read_text())["episodes"]["success_rate"]
+        return rate
+    return None
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -101,10 +101,11 @@ def promote(
         if present != instead_of:
             outcome = "kept the old one"
             why = f"it was compared with {instead_of or BARE_MODEL}, and {present or BARE_MODEL} is promoted by now"
+        version = _publish(folder, parts) if outcome == "promoted" else present  # takes its time; `when` is after it
         entry = Entry(
             when=now(),
             outcome=outcome,
-            version=_publish(folder, parts) if outcome == "promoted" else present,
+            version=version,
             replaced=present,
             why=why,
             proof=Proof.of(comparison),

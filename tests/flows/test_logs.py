@@ -46,3 +46,16 @@ def test_a_form_of_logs_that_does_not_exist_is_told_in_one_line(tmp_path: Path) 
     done = subprocess.run([sys.executable, "-c", "import flows"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stderr == "WINNOW_LOG: found 'xml'; wanted json or json:FILE, so it is left as it is\n"
+
+
+def test_a_log_file_that_cannot_be_written_is_one_line_and_no_run_fails_for_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import flows"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "WINNOW_LOG": f"json:{tmp_path}/none/x.jsonl"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == (
+        f"WINNOW_LOG: {tmp_path}/none/x.jsonl cannot be written (No such file or directory), so logs stay as they are\n"
+    )

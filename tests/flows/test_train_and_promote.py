@@ -13,7 +13,7 @@ from flows.adapters import FolderError
 from flows.collect_only import collect_only
 from flows.evaluate_only import evaluate_only
 from flows.expert_iteration import expert_iteration
-from flows.train_and_promote import train_and_promote
+from flows.train_and_promote import _with_clean_files, train_and_promote
 from tasks.dataset.decontaminate import without_held_out
 from tasks.promotion.history import read_history
 from tasks.promotion.promoted import current_version, roll_back
@@ -100,9 +100,16 @@ def test_rows_that_came_to_be_held_out_are_left_out(tmp_path: Path) -> None:
         return tmp_path / name
 
     whole, mixed, lost = write("a.jsonl", "1", "2"), write("b.jsonl", "3", "9"), write("c.jsonl", "9", "9")
-    (first, second), lacking = without_held_out([whole, mixed, lost], {"9"})
+    clean, lacking = without_held_out([whole, mixed, lost], {"9"})
+    (first, second) = clean.values()
     assert first == whole and second.name.startswith("decontaminated_b_") and lacking == 3
     assert [json.loads(line)["metadata"]["problem_hash"] for line in second.read_text().splitlines()] == ["3"]
     before = second.stat()
-    assert without_held_out([whole, mixed, lost], {"9"}) == ([first, second], 3)
+    assert without_held_out([whole, mixed, lost], {"9"}) == ({whole: first, mixed: second}, 3)
     assert second.stat() == before
+
+
+def test_a_weight_goes_with_the_file_that_takes_the_place_of_another(make_config: Any) -> None:
+    config = make_config(train={"data_path": {"/d/a.jsonl": 0.2, "/d/b.jsonl": 2, "/d/lost.jsonl": 1}})
+    clean = {Path("/d/a.jsonl"): Path("/d/clean_a.jsonl"), Path("/d/b.jsonl"): Path("/d/b.jsonl")}
+    assert _with_clean_files(config, clean).train.data_path == {"/d/clean_a.jsonl": 0.2, "/d/b.jsonl": 2}

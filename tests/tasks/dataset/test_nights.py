@@ -10,7 +10,7 @@ import pytest
 
 from tasks.dataset.files import write_dataset
 from tasks.dataset.nights import success_fall
-from tasks.dataset.records import DatasetRef, Funnel
+from tasks.dataset.records import DatasetRef, Funnel, beside
 from tasks.dataset.select import Selection
 from tasks.dataset.stats import write_stats
 
@@ -72,3 +72,11 @@ def test_nothing_else_in_the_folder_is_a_night_before(tmp_path: Path, changes: d
 def test_a_collection_on_demand_is_no_night(tmp_path: Path) -> None:
     night(tmp_path, 1, 90)
     assert success_fall(night(tmp_path, 2, 10, collect={"batch": None}), 0.1) is None
+
+
+def test_damaged_files_of_an_earlier_night_are_no_night(tmp_path: Path) -> None:
+    empty, half, without_rate = (night(tmp_path, number, 90) for number in (1, 2, 3))
+    beside(empty.path, "_config.yaml").write_text("")
+    beside(half.path, "_config.yaml").write_text("collect: {batch: [")
+    without_rate.stats_path.write_text('{"episodes": {}}')
+    assert success_fall(night(tmp_path, 4, 10), 0.1) is None
