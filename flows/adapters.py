@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows.config import RunConfig
 from flows.schedule import run_start
-from tasks.engines.model_files import check_base
+from tasks.engines.model_files import check_base, holds_model
 from tasks.promotion.history import promoted_at, read_history
 from tasks.promotion.promoted import is_promoted_folder, version_folder
 from tasks.rollout.artifact import Ref, content_hash
@@ -48,8 +48,17 @@ def collecting_adapters(config: RunConfig) -> dict[str, Ref]:
     Raises:
         ValueError: see `adapter_folders`.
     """
+    return refs(collecting_folders(config))
+
+
+def collecting_folders(config: RunConfig) -> dict[str, Path]:
+    """Their folders, absolute; empty where all policies collect as the bare model.
+
+    Raises:
+        ValueError: see `adapter_folders`.
+    """
     given = config.collect.adapter_dir
-    return {} if given is None else refs(adapter_folders(config, given, "collect.adapter_dir"))
+    return {} if given is None else adapter_folders(config, given, "collect.adapter_dir")
 
 
 def refs(folders: dict[str, Path]) -> dict[str, Ref]:
@@ -58,7 +67,7 @@ def refs(folders: dict[str, Path]) -> dict[str, Ref]:
 
 
 def _check(folder: Path, config: RunConfig, key: str) -> None:
-    if not (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+    if not holds_model(folder):
         raise FolderError(f"{key}: {folder} holds no adapter_config.json; give the folder that a training wrote")
     if config.engine.kind not in ("openai_http", "scripted"):  # these do not play model.path
         check_base(folder, config.model, key)

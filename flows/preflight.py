@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from envs.sandbox import open_sandbox
-from flows.adapters import FolderError, adapter_folders
+from flows.adapters import FolderError, adapter_folders, collecting_folders
 from flows.config import RunConfig
 from tasks.collect_shard import check_ray
 from tasks.dataset.select import check_agent_ratios
@@ -161,8 +161,7 @@ def _reach_server(config: RunConfig, adapters: Mapping[str, Path]) -> None:
 
 
 def _check_collecting_adapters(config: RunConfig) -> None:
-    given = config.collect.adapter_dir
-    folders = {} if given is None else adapter_folders(config, given, "collect.adapter_dir")
+    folders = collecting_folders(config)
     if folders and config.engine.kind == "openai_http":
         _reach_server(config, folders)
 

@@ -51,11 +51,10 @@ def main() -> int:
 
 
 def _show(folder: Path) -> None:
-    from tasks.promotion.history import BARE_MODEL, read_history
+    from tasks.promotion.history import BARE_MODEL, present_version, read_history
 
     entries = read_history(folder)
-    present = entries[-1].version if entries else None
-    title = f"{folder}: {present or BARE_MODEL} is promoted"
+    title = f"{folder}: {present_version(entries) or BARE_MODEL} is promoted"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in ("when", "what", "version", "success", "difference, 95 % interval", "data files", "why"):
         table.add_column(column, overflow="fold")

@@ -82,6 +82,11 @@ def is_lora(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file()
 
 
+def holds_model(folder: Path) -> bool:
+    """Whether a folder holds what a training writes: an adapter or a whole model."""
+    return is_lora(folder) or (folder / "config.json").is_file()
+
+
 def check_base(folder: Path, model: ModelConfig, key: str) -> None:
     """See that an adapter was trained on this model. A base that is gone from here is known by its name alone.
 

@@ -6,7 +6,7 @@ It is written before the pointer is moved, so what it says last is what is promo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
@@ -97,6 +97,11 @@ def read_history(folder: Path) -> list[Entry]:
                 "this line"
             ) from None
     return entries
+
+
+def present_version(entries: Sequence[Entry]) -> str | None:
+    """The version that is promoted by the end of a history; None is the bare model."""
+    return entries[-1].version if entries else None
 
 
 def promoted_at(entries: Iterable[Entry], when: datetime) -> str | None:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.evaluation.compare import Comparison
-from tasks.promotion.history import BARE_MODEL, Entry, Outcome, Proof, append_entry, now, read_history
+from tasks.promotion.history import BARE_MODEL, Entry, Outcome, Proof, append_entry, now, present_version, read_history
 from tasks.rollout.artifact import Ref, content_hash, publish_folder, sync_folder
 from tasks.rollout.folder_lock import lock_folder, unlock_folder
 
@@ -47,8 +47,7 @@ def is_promoted_folder(folder: Path) -> bool:
 
 def current_version(folder: Path) -> str | None:
     """The version that is promoted; None: the bare model."""
-    entries = read_history(folder)
-    return entries[-1].version if entries else None
+    return present_version(read_history(folder))
 
 
 def all_versions(folder: Path) -> list[str]:
@@ -93,9 +92,9 @@ def promote(
         PromotionError: a model folder has been changed meanwhile.
     """
     with _locked(folder) as entries:
-        if run is not None and (said := next((entry for entry in entries if entry.run == run), None)):
+        if said := _said(run, entries):
             return said
-        present = entries[-1].version if entries else None
+        present = present_version(entries)
         outcome: Outcome = "promoted"
         why = f"{comparison.verdict} on held-out problems"
         if present != instead_of:
@@ -125,9 +124,9 @@ def keep(
 ) -> Entry:
     """Note that nothing was promoted, and why. A run that has had its say, and is tried again, changes nothing."""
     with _locked(folder) as entries:
-        if run is not None and (said := next((entry for entry in entries if entry.run == run), None)):
+        if said := _said(run, entries):
             return said
-        present = entries[-1].version if entries else None
+        present = present_version(entries)
         entry = Entry(
             when=now(),
             outcome="kept the old one",
@@ -141,9 +140,14 @@ def keep(
         return _enter(folder, entry)
 
 
+def _said(run: str | None, entries: Sequence[Entry]) -> Entry | None:
+    """What a flow run has entered already, if it has."""
+    return None if run is None else next((entry for entry in entries if entry.run == run), None)
+
+
 def replaced_by_present(entries: Sequence[Entry]) -> str | None:
     """What was promoted before the present version, and a roll-back goes to; None: the bare model."""
-    present = entries[-1].version if entries else None
+    present = present_version(entries)
     came = (entry for entry in reversed(entries) if entry.outcome == "promoted" and entry.version == present)
     return next((entry.replaced for entry in came), None)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.dataset.files import all_data_files
 from tasks.dataset.records import Record, Rejected, beside
-from tasks.engines.model_files import ADAPTER_CONFIG, is_lora
+from tasks.engines.model_files import ADAPTER_CONFIG, holds_model
 from tasks.evaluation.compare import Comparison, compare
 from tasks.evaluation.series import Series, read_series
 from tasks.rollout.artifact import content_hash
@@ -286,7 +286,7 @@ def _model_folders(folder: Path, config: Mapping[str, Any]) -> list[Path]:
         name = f"sft_model_{str((config.get('env') or {}).get('name', '')).removesuffix('_env')}"
     for base in (Path.cwd(), folder.resolve().parent):
         path = base / name
-        if is_lora(path) or (path / "config.json").is_file():
+        if holds_model(path):
             return [path]
         if parts := sorted(p.parent for p in path.glob(f"*/{ADAPTER_CONFIG}")):
             return parts

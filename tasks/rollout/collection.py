@@ -36,7 +36,7 @@ from tasks.rollout.episode import SHARED_POLICY, EpisodeKey
 from tasks.rollout.journal import IDENTITY, EpisodesRef, Journal, journal_folder
 from tasks.rollout.plan import Slot, collection_identity, collection_key, due_slots
 from tasks.rollout.plan_request import PlanRequest, note_request
-from tasks.rollout.play import check_error_rate, owed_slots, play_owed
+from tasks.rollout.play import check_error_rate, num_succeeded, owed_slots, play_owed
 from tasks.rollout.progress import Progress, Silent, Tee, show_progress
 from tasks.rollout.shard import ShardFile, ShardWriter, Sink
 from tasks.rollout.shards import Here, ShardJob, Workers, deal, play_hands
@@ -287,14 +287,13 @@ class Collection:
             journal.take_in(name)
             slots = self.due(journal)
             check_error_rate(slots, journal, collect.max_error_rate, collect.num_episodes)
-            finished = {s.key: journal.finished[s.key] for s in slots if s.key in journal.finished}
-            tokens = sum(entry.completion_tokens for key, entry in finished.items() if key not in known)
-            progress.shards_finished(len(finished), sum(entry.success for entry in finished.values()), tokens)
+            finished = [slot.key for slot in slots if slot.key in journal.finished]
+            tokens = sum(journal.finished[key].completion_tokens for key in finished if key not in known)
+            progress.shards_finished(len(finished), num_succeeded(slots, journal), tokens)
 
         while owed := owed_slots(slots := self.due(journal), journal):
             known = set(journal.finished)
-            succeeded = sum(journal.finished[s.key].success for s in slots if s.key in journal.finished)
-            progress.started(len(slots), len(slots) - len(owed), succeeded)
+            progress.started(len(slots), len(slots) - len(owed), num_succeeded(slots, journal))
             play_hands(
                 deal(owed, collect.shards),
                 workers,

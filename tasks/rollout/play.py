@@ -60,6 +60,11 @@ def owed_slots(slots: Sequence[Slot], journal: ShardWriter) -> list[Slot]:
     return [slot for slot in slots if slot.key not in journal.finished]
 
 
+def num_succeeded(slots: Sequence[Slot], journal: ShardWriter) -> int:
+    """How many of the slots' episodes are in the journal and succeeded."""
+    return sum(journal.finished[slot.key].success for slot in slots if slot.key in journal.finished)
+
+
 async def play_owed(
     slots: Sequence[Slot],
     *,
@@ -92,8 +97,7 @@ async def play_owed(
     progress = progress or Silent()
     budget = _ErrorBudget(slots, journal, collect.max_error_rate, most_slots=collect.num_episodes)
     owed = owed_slots(slots, journal)
-    num_succeeded = sum(journal.finished[s.key].success for s in slots if s.key in journal.finished)
-    progress.started(len(slots), len(slots) - len(owed), num_succeeded)
+    progress.started(len(slots), len(slots) - len(owed), num_succeeded(slots, journal))
     logger.info("%d episodes are owed, %d are finished", len(owed), len(slots) - len(owed))
     num_live = min(max_live_episodes(max_concurrency), len(owed))
     queue = iter(owed)
