@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from envs.python_source import parse_python
+
 ROOT = Path(__file__).parents[1]
 CLIENTS = {"aiohttp", "httpx", "requests", "openai", "urllib3"}
 HEAVY = {"torch", "transformers", "trl", "peft", "vllm"}
@@ -35,7 +37,7 @@ OF_TRAINING = ("processes", "progress", "rows", "checkpoints", "steps", "gate", 
 
 def imports(path: Path) -> Iterator[str]:
     """Top-level packages that a module imports."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parse_python(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -62,7 +64,7 @@ def test_a_room_of_training_imports_only_from_those_before_it(room: str) -> None
     modules = sorted((ROOT / "tasks/training" / room).glob("*.py"))
     assert len(modules) > 1
     may_not = {*OF_TRAINING[OF_TRAINING.index(room) + 1 :], "launch", "sft"}
-    nodes = [node for module in modules for node in ast.walk(ast.parse(module.read_text()))]
+    nodes = [node for module in modules for node in ast.walk(parse_python(module.read_text()))]
     imported = [(node.module or "").split(".") for node in nodes if isinstance(node, ast.ImportFrom)]
     assert not {name[2] for name in imported if name[:2] == ["tasks", "training"]} & may_not
 

@@ -14,7 +14,7 @@ from envs.grading.code_tests import CallTest, CheckProgram, StdioTest
 from envs.problems.files import Layout, Row, UnsolvableProblem
 from envs.problems.kinds import CodeProblem
 from envs.problems.mbpp import from_mbpp
-from envs.problems.python_source import is_python
+from envs.python_source import is_python, parse_python
 
 APPS_PRELUDE = """import collections, functools, heapq, itertools, math, operator, random, re, string, sys
 from bisect import bisect, bisect_left, bisect_right, insort
@@ -40,7 +40,7 @@ def from_human_eval(row: Row) -> CodeProblem:
     """A row of https://github.com/openai/human-eval: complete `prompt` so that `check(entry_point)` passes."""
     prompt, name = str(row["prompt"]), str(row["entry_point"])
     definition = next(
-        (n for n in ast.parse(prompt).body if isinstance(n, ast.FunctionDef) and n.name == name),
+        (n for n in parse_python(prompt).body if isinstance(n, ast.FunctionDef) and n.name == name),
         None,
     )
     if definition is None:

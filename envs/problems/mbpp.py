@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from envs.grading.code_tests import CallTest, CheckProgram, Test
 from envs.problems.files import Row, UnsolvableProblem
 from envs.problems.kinds import CodeProblem
-from envs.problems.python_source import parse_quietly
+from envs.python_source import parse_python
 
 
 def from_mbpp(row: Row) -> CodeProblem:
@@ -56,7 +56,7 @@ def from_mbpp(row: Row) -> CodeProblem:
 
 def _tested_function(code: str, asserts: Sequence[str]) -> str:
     """The function under test: the first one that a test calls and the code defines."""
-    defined = {node.name for node in parse_quietly(code).body if isinstance(node, ast.FunctionDef)}
+    defined = {node.name for node in parse_python(code).body if isinstance(node, ast.FunctionDef)}
     called = (name for line in asserts for name in _called_names(line))
     found = next((name for name in called if name in defined), None)
     if found is None:
@@ -65,14 +65,14 @@ def _tested_function(code: str, asserts: Sequence[str]) -> str:
 
 
 def _called_names(line: str) -> Iterator[str]:
-    for node in ast.walk(parse_quietly(line)):
+    for node in ast.walk(parse_python(line)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             yield node.func.id
 
 
 def _as_call(line: str, function: str) -> CallTest | None:
     """`assert function(literals) == literal` as data; None if it has another form."""
-    match parse_quietly(line).body:
+    match parse_python(line).body:
         case [
             ast.Assert(
                 test=ast.Compare(
@@ -90,7 +90,7 @@ def _as_call(line: str, function: str) -> CallTest | None:
 def _as_check(function: str, prelude: str, code: str, asserts: Sequence[str]) -> CheckProgram:
     """All asserts in one `check(candidate)`, in which the function's name stands for the candidate."""
     body = ast.Module(
-        [ast.parse(f"{function} = candidate").body[0], *(s for line in asserts for s in parse_quietly(line).body)], []
+        [parse_python(f"{function} = candidate").body[0], *(s for line in asserts for s in parse_python(line).body)], []
     )
     check = "def check(candidate):\n" + "".join(f"    {line}\n" for line in ast.unparse(body).splitlines())
     return CheckProgram(entry_point=function, prelude=prelude, check=check, reference=code)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import envs
 from envs.base import Env
+from envs.python_source import parse_python
 
 
 def env_fingerprint(env_class: type[Env]) -> str:
@@ -90,7 +91,7 @@ def _parse(module: str) -> ast.Module:
     path = _source_path(module)
     if path is None:
         raise ValueError(f"env.name: the source of {module} cannot be read; put the env in an importable .py file")
-    return ast.parse(path.read_bytes(), str(path))
+    return parse_python(path.read_bytes(), str(path))
 
 
 def _imported(tree: ast.Module, importer: str) -> Iterator[str]:

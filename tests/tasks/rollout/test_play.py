@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 
@@ -278,7 +279,7 @@ def test_a_cancelled_run_keeps_what_had_finished(tmp_path: Path) -> None:
         def episode_finished(self, episode: Episode) -> None:
             self.num_finished += 1
             if self.num_finished == 10:
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
 
     progress = Interrupting()
     with pytest.raises(KeyboardInterrupt), Journal.open(tmp_path, IDENTITY) as journal:
