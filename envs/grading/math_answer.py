@@ -1,7 +1,8 @@
 r"""Final answers of mathematical replies: finding the one in \boxed{}, and judging whether it equals the reference.
 
 Equality is math-verify's. It runs in a worker process, since an answer such as 9^{9^{9^9}} can only be stopped by
-killing whoever computes it. At most `MAX_WORKERS` of them live, started when first needed and closed at exit.
+killing whoever computes it. At most `MAX_WORKERS` of them live, started when the others are not enough and closed at
+exit.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from envs.sandbox.base import SandboxError
 MAX_WORKERS = 2
 MAX_ANSWER_CHARS = 1000
 """Longer ones are not final answers."""
+PATIENCE_S = 2.0
+"""How long an answer waits for a busy worker before another is started, which costs a second of a core."""
 START_TIMEOUT_S = 120.0
 """Importing sympy takes under a second, or a minute on a machine that swaps."""
 
@@ -160,6 +163,7 @@ class _Pool:
 
     def __init__(self, size: int) -> None:
         self._places = threading.BoundedSemaphore(size)
+        self._taking = threading.Lock()
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._all: set[_Worker] = set()
 
@@ -193,13 +197,14 @@ class _Pool:
 
     def _take(self) -> _Worker:
         """An idle worker that lives, or a new one."""
-        with suppress(queue.Empty):
-            while True:
-                worker = self._idle.get_nowait()
-                if worker.process.poll() is None:
-                    return worker
-                self._discard(worker)
-        return self._start()
+        with self._taking:
+            with suppress(queue.Empty):
+                while True:
+                    worker = self._idle.get(timeout=PATIENCE_S) if self._all else self._idle.get_nowait()
+                    if worker.process.poll() is None:
+                        return worker
+                    self._discard(worker)
+            return self._start()
 
     def _start(self) -> _Worker:
         try:

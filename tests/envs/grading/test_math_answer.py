@@ -128,6 +128,30 @@ def test_many_threads_get_right_verdicts_from_two_workers_while_one_sets_off_bom
     assert len(workers_of(os.getpid())) <= 2
 
 
+def test_answers_that_come_together_start_one_worker_and_a_second_where_one_is_busy_for_long() -> None:
+    script = (
+        "import time; from concurrent.futures import ThreadPoolExecutor\n"
+        "from envs.grading.math_answer import is_equivalent\n"
+        "pool = ThreadPoolExecutor(4)\n"
+        "print(all(pool.map(lambda i: is_equivalent(f'{2 * i}/14', f'{i}/7'), range(1, 20))), flush=True); input()\n"
+        "slow = pool.submit(is_equivalent, '9^{9^{9^{9}}}', '1/7', 20.0)\n"
+        "time.sleep(0.5)\n"
+        "print(is_equivalent('2/14', '1/7'), flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as host:
+        assert host.stdin and host.stdout
+        try:
+            for num_workers in (1, 2):
+                assert host.stdout.readline() == "True\n"
+                assert len(workers_of(host.pid)) == num_workers
+                host.stdin.write("\n")
+                host.stdin.flush()
+        finally:
+            host.kill()
+
+
 def test_a_worker_that_was_killed_is_replaced() -> None:
     assert is_equivalent("2/14", "1/7")
     for pid in workers_of(os.getpid()):
