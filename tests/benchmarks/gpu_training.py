@@ -142,10 +142,11 @@ def winnow_trainer(rows: Any, clock: Any, work_dir: Path, folder: Path, side: st
     from tasks.training.job import Job
     from tasks.training.rows.token_data import RowCounts, TokenData
     from tasks.training.rows.token_rows import TokenRows
+    from tasks.training.steps.packing import Layout
     from tasks.training.steps.trainer import make_trainer
 
     if side == "winnow-padded":
-        step_trainer.use_packed_attention = lambda model: False
+        step_trainer.use_packed_attention = lambda model: Layout.PADDED
     many = side == "out-of-memory"
     config = TrainConfig(
         num_train_epochs=1,
@@ -170,7 +171,7 @@ def winnow_trainer(rows: Any, clock: Any, work_dir: Path, folder: Path, side: st
     )
     trainer: Any = make_trainer(job, AutoTokenizer.from_pretrained(folder), token_rows)
     trainer.add_callback(clock)
-    print(f"  packed: {trainer.is_packed}, attention: {trainer.model.config._attn_implementation}", flush=True)
+    print(f"  {trainer.layout.value}, attention: {trainer.model.config._attn_implementation}", flush=True)
     return trainer, [token_rows.lengths[trainer._plan.rows(step)].tolist() for step in range(len(trainer._plan))]
 
 

@@ -27,7 +27,7 @@ from tasks.training.rows.split import Indices
 from tasks.training.rows.token_rows import TokenRows
 from tasks.training.steps.fused_lora import fuse_lora
 from tasks.training.steps.packed_attention import use_packed_attention
-from tasks.training.steps.packing import packed, padded, split_rows
+from tasks.training.steps.packing import MicroBatch, lay_out, split_rows
 from tasks.training.steps.plan import StepPlan, deal
 from tasks.training.steps.reply_loss import use_reply_loss
 
@@ -68,7 +68,7 @@ class StepTrainer(CheckpointedTrainer):
         super().__init__(train_dataset=range(len(rows)), **kwargs)
         model: Any = self.model
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.is_packed = use_packed_attention(causal)
+        self.layout = use_packed_attention(causal)
         use_reply_loss(causal)
         fuse_lora(model)
         self.most_tokens = most_tokens
@@ -131,46 +131,42 @@ class StepTrainer(CheckpointedTrainer):
         scale = (1 if is_plain else len(hands)) / trained
         total = torch.zeros((), device=self.args.device)
         micro_batches = list(self._micro_batches(self._rows, hands, is_plain))
-        for at, (places, weight) in enumerate(micro_batches):
+        for at, (batch, weight) in enumerate(micro_batches):
             self.abandon_step_if_told_to()
             is_reduced = not is_plain and at == len(micro_batches) - 1
             self.accelerator.gradient_state._set_sync_gradients(is_reduced or is_plain)
             try:
                 with nullcontext() if is_reduced else self.accelerator.no_sync(model):
-                    loss = self._loss(model, self._rows, places)
+                    loss = self._loss(model, batch)
                     self.accelerator.backward(loss * (weight * scale))
                 total += loss.detach() * (weight / trained)
             except torch.OutOfMemoryError:
                 if not is_plain:
                     raise  # other devices wait for a part of this model, and it cannot be begun anew
-                return total, 0 if len(places) == 1 else self._size(self._rows, places) // 2
+                return total, 0 if batch.num_rows == 1 else batch.num_tokens // 2
         return total, None
 
     def _micro_batches(
         self, rows: TokenRows, hands: Sequence[Indices], is_plain: bool
-    ) -> Iterator[tuple[Indices, float]]:
-        """Rows of this device that are read at once, with the weight of their loss.
+    ) -> Iterator[tuple[MicroBatch, float]]:
+        """What this device reads at once, with the weight of its loss.
 
         Devices that hold parts of one model must call it equally often, and do so with a weight of 0.
         """
-        layouts = [
-            [hand[group] for group in split_rows(rows.lengths[hand].tolist(), self.most_tokens, self.is_packed)]
-            for hand in hands
-        ]
-        own = layouts[self.accelerator.process_index]
-        yield from ((places, 1.0) for places in own)
+        own = self._layouts(rows, hands[self.accelerator.process_index])
+        yield from ((batch, 1.0) for batch in own)
         if not is_plain:
-            yield from [(layouts[0][-1], 0.0)] * (max(map(len, layouts)) - len(own))
+            of_all = [self._layouts(rows, hand) for hand in hands]
+            yield from [(of_all[0][-1], 0.0)] * (max(map(len, of_all)) - len(own))
 
-    def _size(self, rows: TokenRows, places: Indices) -> int:
-        """Tokens of a micro batch, padding included."""
-        lengths = rows.lengths[places]
-        return int(lengths.sum() if self.is_packed else lengths.max() * len(lengths))
+    def _layouts(self, rows: TokenRows, places: Indices) -> list[MicroBatch]:
+        read = rows.read(places) if len(places) else []  # there may be more devices than rows
+        groups = split_rows(read, self.most_tokens, self.layout)
+        return [lay_out([read[at] for at in group], self.layout, self._pad_id) for group in groups]
 
-    def _loss(self, model: Any, rows: TokenRows, places: Indices) -> Tensor:
+    def _loss(self, model: Any, batch: MicroBatch) -> Tensor:
         """Summed over the trained tokens of a micro batch."""
-        read = rows.read(places)
-        batch = (packed(read) if self.is_packed else padded(read, self._pad_id)).to(self.args.device)
+        batch = batch.to(self.args.device)
         loss: Tensor = model(input_ids=batch.input_ids, places=batch.places, targets=batch.targets, **batch.body)
         return loss
 
@@ -212,8 +208,8 @@ class StepTrainer(CheckpointedTrainer):
             for begin in range(0, len(rows), _ROWS_MEASURED_AT_ONCE):
                 places = np.arange(begin, min(begin + _ROWS_MEASURED_AT_ONCE, len(rows)))
                 hands = [places[hand] for hand in deal(rows.lengths[places].tolist(), self.accelerator.num_processes)]
-                for group, weight in self._micro_batches(rows, hands, is_plain=False):
-                    total += weight * self._loss(model, rows, group)
+                for batch, weight in self._micro_batches(rows, hands, is_plain=False):
+                    total += weight * self._loss(model, batch)
         model.train(was_training)
         if self.accelerator.num_processes > 1:
             dist.all_reduce(total)

@@ -185,7 +185,7 @@ def test_the_best_weights_on_validation_problems_outlast_a_kill_and_are_publishe
         update={
             "validation_share": 0.25,
             "load_best_model_at_end": True,
-            "learning_rate": 0.1,
+            "learning_rate": 1e-2,
             "num_train_epochs": 8,
             "checkpoint_every_min": 60,
         }
@@ -195,7 +195,7 @@ def test_the_best_weights_on_validation_problems_outlast_a_kill_and_are_publishe
     counts = whole.outcome().counts
     assert counts is not None and counts.rows == 18 and counts.steps == 72 and counts.validation is not None
     best = counts.validation.best
-    assert best.step < 60 and counts.validation.published == best and best.loss < counts.validation.last.loss
+    assert best.step < 67 and counts.validation.published == best and best.loss < counts.validation.last.loss
     assert killed.until(killed.has_trained(best.step + 5), kill) == -signal.SIGKILL
     killed.to_its_end()
     assert killed.events("resumed")

@@ -85,13 +85,13 @@ def test_where_memory_runs_out_the_step_is_done_again_with_less_and_gives_the_sa
 ) -> None:
     batch = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
     expected = trained(make_job("plain", **batch))
-    seen = with_memory_for(120, monkeypatch)
+    seen = with_memory_for(125, monkeypatch)
     job = make_job("small", **batch)
     outcome = run_job(job)
     assert outcome.counts is not None and outcome.counts.steps == 6
     halvings = outcome.counts.out_of_memory
-    assert {event.step for event in halvings} == {1} and 60 <= halvings[-1].tokens <= 120 < halvings[-1].tokens_before
-    assert sum(tokens > 120 for tokens in seen) == len(halvings)
+    assert {event.step for event in halvings} == {1} and 60 <= halvings[-1].tokens <= 125 < halvings[-1].tokens_before
+    assert sum(tokens > 125 for tokens in seen) == len(halvings)
     events = [json.loads(line)["kind"] for line in (job.work_dir / PROGRESS_FILE).read_text().splitlines()]
     assert events == ["out_of_memory"] * len(halvings) + ["step"] * 6
     assert_close(load_file(job.output_dir / "adapter_model.safetensors"), expected)
@@ -128,5 +128,6 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change_and_names
 
 def test_the_mean_loss_is_that_of_the_steps_together(trainer: StepTrainer) -> None:
     rows, model = trainer._rows, trainer.model_wrapped
-    expected = sum(float(trainer._loss(model, rows, np.array([place])).detach()) for place in range(20))
+    alone = [batch for place in range(20) for batch in trainer._layouts(rows, np.array([place]))]
+    expected = sum(float(trainer._loss(model, batch).detach()) for batch in alone)
     assert trainer.mean_loss(rows) == pytest.approx(expected / rows.trained.sum(), rel=1e-5)
