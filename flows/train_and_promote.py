@@ -59,9 +59,9 @@ def train_and_promote(config: RunConfig = DEFAULTS) -> RunReport:
     folder = promoted_folder(config.output_dir.absolute())
     history = [entry for entry in read_history(folder) if entry.when <= run_start()]
     config, files = _data_files(config, history)
-    data = {str(path): content_hash(path) for paths in files.values() for path in paths}
+    data = {str(path): sha256 for hashes in files.values() for path, sha256 in hashes.items()}
     heldout = frozenset(problem.hash for problem in heldout_problems(config.play.env_class, config.env))
-    clean = {policy: without_held_out(paths, heldout) for policy, paths in files.items()}
+    clean = {policy: without_held_out(list(paths), heldout) for policy, paths in files.items()}
     config = _with_clean_files(config, {old: new for paths, _ in clean.values() for old, new in paths.items()})
     steps = Steps("train and promote", config)
     steps.note(files={"promoted": folder})
@@ -79,8 +79,8 @@ def train_and_promote(config: RunConfig = DEFAULTS) -> RunReport:
     return _finish(steps, folder, promote(folder, parts, present, comparison, data, _run_id()))
 
 
-def _data_files(config: RunConfig, history: Sequence[Entry]) -> tuple[RunConfig, dict[str, list[Path]]]:
-    """The data files of each policy, and the config with their weights."""
+def _data_files(config: RunConfig, history: Sequence[Entry]) -> tuple[RunConfig, dict[str, dict[Path, str]]]:
+    """The data files of each policy with their hashes, and the config with their weights."""
     policies = config.play.policy_names
     if config.train.data_path is not None:
         if len(policies) > 1:
@@ -89,15 +89,15 @@ def _data_files(config: RunConfig, history: Sequence[Entry]) -> tuple[RunConfig,
                 "to take those in collect.data_dir"
             )
         config, paths = with_files(config)
-        return config, {policies[0]: paths}
+        return config, {policies[0]: {path: content_hash(path) for path in paths}}
     used = {sha256 for entry in history if entry.outcome == "promoted" for sha256 in entry.data.values()}
     until = run_start().timestamp()  # what came later is for the next run, also if this one is tried again then
     return config, {
-        policy: [
-            path.absolute()
+        policy: {
+            path.absolute(): sha256
             for path in data_files_of(config.data_dir, policy if len(policies) > 1 else None)
-            if path.stat().st_mtime <= until and content_hash(path) not in used
-        ]
+            if path.stat().st_mtime <= until and (sha256 := content_hash(path)) not in used
+        }
         for policy in policies
     }
 
