@@ -18,8 +18,8 @@ START_S = 120
 
 
 @contextmanager
-def prefect_server(home: Path) -> Iterator[str]:
-    """The server's address, such as http://127.0.0.1:4200. All that it keeps is in `home`."""
+def prefect_server(home: Path, **settings: str) -> Iterator[str]:
+    """The server's address, such as http://127.0.0.1:4200. All that it keeps is in `home`, unless settings differ."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
@@ -27,7 +27,7 @@ def prefect_server(home: Path) -> Iterator[str]:
     with (home / "log").open("w") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-            env=os.environ | own,
+            env=os.environ | own | settings,
             stdout=log,
             stderr=log,
             start_new_session=True,

@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from flows.tables import print_table
 
 if TYPE_CHECKING:
     from tasks.promotion.history import Entry
@@ -55,12 +53,8 @@ def _show(folder: Path) -> None:
 
     entries = read_history(folder)
     title = f"{folder}: {present_version(entries) or BARE_MODEL} is promoted"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in ("when", "what", "version", "success", "difference, 95 % interval", "data files", "why"):
-        table.add_column(column, overflow="fold")
-    for entry in entries:
-        table.add_row(*map(Text, _cells(entry)))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    columns = ("when", "what", "version", "success", "difference, 95 % interval", "data files", "why")
+    print_table(columns, map(_cells, entries), title)
 
 
 def _cells(entry: Entry) -> list[str]:

@@ -11,14 +11,13 @@ import re
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
-from rich.text import Text
+
+from flows.tables import print_table, seen_from
 
 if TYPE_CHECKING:
     from tasks.housekeeping.item import Item
@@ -34,22 +33,23 @@ def main() -> int:
     from tasks.housekeeping.prune import prunable
 
     line = _parser().parse_args()
-    if not line.folder.is_dir():
-        print(f"{line.folder} is not a folder; wanted one where flows were run", file=sys.stderr)
+    folder: Path = line.folder.absolute()
+    if not folder.is_dir():
+        print(f"{folder} is not a folder; wanted one where flows were run", file=sys.stderr)
         return 2
     named = {path.absolute() for path in line.only}
-    items = [*run_items(line.folder.absolute()), *shared_items(results_folder())]
+    items = [*run_items(folder), *shared_items(results_folder())]
     if lost := [path for path in named if path not in {item.path for item in items}]:
         print(f"--only: {lost[0]} is not among what `python -m flows.status` shows", file=sys.stderr)
         return 2
     for item in items:
         if item.path in named and item.needed:
-            print(f"{_where(item, line.folder)} stays: {item.needed}", file=sys.stderr)
+            print(f"{seen_from(folder, item.path)} stays: {item.needed}", file=sys.stderr)
     chosen = prunable(items, line.what, line.older_than, line.keep, named)
     if not chosen:
         print("nothing to delete")
         return 0
-    Console(width=None if sys.stdout.isatty() else 200).print(_table(chosen, line.folder))
+    print_table(("what", "where", "last written", "size", "what is lost"), _rows(chosen, folder))
     if not line.yes:
         if not sys.stdin.isatty():
             print("nothing is deleted: there is no terminal to ask at; --yes deletes without asking", file=sys.stderr)
@@ -57,7 +57,7 @@ def main() -> int:
         if input(f"Delete {_told(chosen)}? [y/N] ").strip().lower() not in ("y", "yes"):
             print("nothing is deleted")
             return 0
-    return _delete(chosen, line.folder)
+    return _delete(chosen, folder)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,21 +96,17 @@ def _seconds(age: str) -> float:
     return int(found[1]) * {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}[found[2]]
 
 
-def _table(items: Sequence[Item], folder: Path) -> Table:
+def _rows(items: Sequence[Item], folder: Path) -> Iterator[tuple[str, str, str, str, str]]:
     from tasks.housekeeping.item import shown_time
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("what", "where", "last written", "size", "what is lost"):
-        table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
     rows: dict[object, list[Item]] = defaultdict(list)
     for item in items:
         rows[(item.what, item.path.parent, item.cost) if item.kind in ONE_ROW else item.path].append(item)
     for alike in rows.values():
         first, several = alike[0], len(alike) > 1
-        where = f"{len(alike):,} in {first.path.parent}" if several else _where(first, folder)
+        where = f"{len(alike):,} in {first.path.parent}" if several else seen_from(folder, first.path)
         last = shown_time(max(item.extent.modified for item in alike))
-        table.add_row(*map(Text, (first.what, where, last, decimal(_size(alike)), first.cost)))
-    return table
+        yield first.what, where, last, decimal(_size(alike)), first.cost
 
 
 def _delete(items: Sequence[Item], folder: Path) -> int:
@@ -124,7 +120,7 @@ def _delete(items: Sequence[Item], folder: Path) -> int:
             continue  # somebody else was quicker
         except (InUse, OSError) as error:
             failed += not isinstance(error, InUse)
-            print(f"{_where(item, folder)} stays: {error}", file=sys.stderr)
+            print(f"{seen_from(folder, item.path)} stays: {error}", file=sys.stderr)
         else:
             gone.append(item)
     print(f"freed {decimal(freed)}: {_counts(gone)}; {decimal(shutil.disk_usage(folder).free)} free")
@@ -145,11 +141,6 @@ def _counts(items: Sequence[Item]) -> str:
 def _size(items: Sequence[Item]) -> int:
     companions = (path for item in items for path in item.companions)
     return sum(item.extent.disk_bytes for item in items) + sum(path.lstat().st_size for path in companions)
-
-
-def _where(item: Item, folder: Path) -> str:
-    root = folder.absolute()
-    return str(item.path.relative_to(root) if item.path.is_relative_to(root) else item.path)
 
 
 if __name__ == "__main__":

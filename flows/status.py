@@ -10,10 +10,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
-from rich.text import Text
+
+from flows.tables import print_table, seen_from
 
 if TYPE_CHECKING:
     from tasks.housekeeping.item import Item
@@ -23,7 +22,7 @@ def main() -> int:
     """0, or 1 where nothing lies here."""
     parser = argparse.ArgumentParser(prog="python -m flows.status", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=Path(), help="where runs were started (here)")
-    folder: Path = parser.parse_args().folder
+    folder: Path = parser.parse_args().folder.absolute()
 
     from flows.result_storage import results_folder  # what these import takes a second
     from tasks.housekeeping.inventory import run_items, shared_items
@@ -31,23 +30,18 @@ def main() -> int:
     here = run_items(folder)
     if not here:
         print(
-            f"{folder.absolute()} holds no sft_data_* or sft_model_* folder; wanted where a flow was run.",
+            f"{folder} holds no sft_data_* or sft_model_* folder; wanted where a flow was run.",
             file=sys.stderr,
         )
         return 1
     shared = shared_items(results_folder())
-    table = Table(box=None, pad_edge=False)
-    for column in ("what", "where", "state", "size", ""):
-        table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
-    for item in here:
-        where = item.path.relative_to(folder) if item.path.is_relative_to(folder) else item.path
-        cells = (item.what, str(where), item.state, decimal(item.extent.disk_bytes), item.detail)
-        table.add_row(*map(Text, cells))
-    for what, group in groupby(shared, key=lambda item: item.what):
-        table.add_row(*map(Text, _together(what, list(group))))
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(table)
-    console.print(Text(_in_one_line(folder, here, shared)))
+    rows = [
+        (item.what, seen_from(folder, item.path), item.state, decimal(item.extent.disk_bytes), item.detail)
+        for item in here
+    ]
+    rows += [_together(what, list(group)) for what, group in groupby(shared, key=lambda item: item.what)]
+    print_table(("what", "where", "state", "size", ""), rows)
+    print(_in_one_line(folder, here, shared))
     return 0
 
 

@@ -94,7 +94,7 @@ class Steps:
         dataset = bring_dataset(dataset, self.data_dir)
         self._call(compute_stats, episodes, dataset, config.env.name, config.collect.enough_successes, policy)
         if config.collect.storage is not None:
-            self._put_results(config.collect.storage, dataset)
+            self._put_results(config.collect.storage, episodes, dataset)
         self.note(
             kept={**self.summary.kept, policy: dataset.funnel.kept},
             rejected=Counter(self.summary.rejected) + Counter(dataset.funnel.rejected),
@@ -102,11 +102,12 @@ class Steps:
         )
         return dataset
 
-    def _put_results(self, storage: str, dataset: DatasetRef) -> None:
+    def _put_results(self, storage: str, episodes: EpisodesRef, dataset: DatasetRef) -> None:
         """Copy a data file, and what lies beside it, to the object store."""
         from tasks.rollout.store import put_results  # the client takes a while to import
 
-        put_results(storage, [dataset.rejected_path, dataset.config_path, dataset.stats_path, dataset.path])
+        files = [dataset.rejected_path, dataset.config_path, dataset.stats_path, dataset.path]
+        put_results(storage, episodes.path.parent.name, files)
 
     def train_policies(self, data: Mapping[str, list[Path]]) -> dict[str, AdapterRef]:
         """Fine-tune each policy on its own data files, one after the other: a published model folder for each."""

@@ -21,6 +21,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
     )
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from shlex import quote
 
@@ -39,8 +40,8 @@ from tasks.dataset.decontaminate import without_held_out
 from tasks.dataset.files import data_files_of
 from tasks.evaluation.report import RunReport
 from tasks.promote import promote
-from tasks.promotion.history import BARE_MODEL, Entry, promoted_at, read_history
-from tasks.promotion.promoted import keep, promoted_folder
+from tasks.promotion.history import BARE_MODEL, Entry, present_version, read_history
+from tasks.promotion.promoted import keep, promoted_folder, version_folder
 from tasks.rollout.artifact import content_hash
 
 DEFAULTS = RunConfig()
@@ -57,30 +58,33 @@ def train_and_promote(config: RunConfig = DEFAULTS) -> RunReport:
     check_training(config)
     check_evaluating(config)
     folder = promoted_folder(config.output_dir.absolute())
-    history = [entry for entry in read_history(folder) if entry.when <= run_start()]
+    run = _run_id()
+    # What was promoted since this run was due counts, or one that is late would train for nothing; a retry of one that
+    # has had its say sees what it saw before that.
+    history = list(takewhile(lambda entry: entry.run != run, read_history(folder)))
     config, files = _data_files(config, history)
-    data = {str(path): content_hash(path) for paths in files.values() for path in paths}
+    data = {str(path): sha256 for hashes in files.values() for path, sha256 in hashes.items()}
     heldout = frozenset(problem.hash for problem in heldout_problems(config.play.env_class, config.env))
-    clean = {policy: without_held_out(paths, heldout) for policy, paths in files.items()}
+    clean = {policy: without_held_out(list(paths), heldout) for policy, paths in files.items()}
     config = _with_clean_files(config, {old: new for paths, _ in clean.values() for old, new in paths.items()})
     steps = Steps("train and promote", config)
     steps.note(files={"promoted": folder})
     if missing := [policy for policy, (paths, _) in clean.items() if not paths]:
         why = _why_nothing(missing[0], clean[missing[0]][1], len(clean) > 1)
-        return _finish(steps, folder, keep(folder, why, data=data, run=_run_id()))
-    present = promoted_at(history, run_start())
-    before = refs(adapter_folders(config, folder, "train.output_dir"))
+        return _finish(steps, folder, keep(folder, why, data=data, run=run))
+    present = present_version(history)
+    before = refs(adapter_folders(config, version_folder(folder, present), "train.output_dir")) if present else {}
     after = steps.train_policies({policy: list(paths.values()) for policy, (paths, _) in clean.items()})
     steps.note(compared_with=present or BARE_MODEL)
     steps.compare(after, before)
     comparison = steps.summary.comparison
     assert comparison is not None
     parts = {place: after[policy] for policy, place in config.adapters_in(Path()).items()}
-    return _finish(steps, folder, promote(folder, parts, present, comparison, data, _run_id()))
+    return _finish(steps, folder, promote(folder, parts, present, comparison, data, run))
 
 
-def _data_files(config: RunConfig, history: Sequence[Entry]) -> tuple[RunConfig, dict[str, list[Path]]]:
-    """The data files of each policy, and the config with their weights."""
+def _data_files(config: RunConfig, history: Sequence[Entry]) -> tuple[RunConfig, dict[str, dict[Path, str]]]:
+    """The data files of each policy with their hashes, and the config with their weights."""
     policies = config.play.policy_names
     if config.train.data_path is not None:
         if len(policies) > 1:
@@ -89,15 +93,15 @@ def _data_files(config: RunConfig, history: Sequence[Entry]) -> tuple[RunConfig,
                 "to take those in collect.data_dir"
             )
         config, paths = with_files(config)
-        return config, {policies[0]: paths}
+        return config, {policies[0]: {path: content_hash(path) for path in paths}}
     used = {sha256 for entry in history if entry.outcome == "promoted" for sha256 in entry.data.values()}
     until = run_start().timestamp()  # what came later is for the next run, also if this one is tried again then
     return config, {
-        policy: [
-            path.absolute()
+        policy: {
+            path.absolute(): sha256
             for path in data_files_of(config.data_dir, policy if len(policies) > 1 else None)
-            if path.stat().st_mtime <= until and content_hash(path) not in used
-        ]
+            if path.stat().st_mtime <= until and (sha256 := content_hash(path)) not in used
+        }
         for policy in policies
     }
 
@@ -118,9 +122,10 @@ def _why_nothing(policy: str, held_out: int, is_one_of_several: bool) -> str:
     return f"nothing to train on: no data{of_policy} was collected since the last promotion"
 
 
-def _run_id() -> str | None:
+def _run_id() -> str:
     context = FlowRunContext.get()
-    return str(context.flow_run.id) if context and context.flow_run else None
+    assert context and context.flow_run
+    return str(context.flow_run.id)
 
 
 def _finish(steps: Steps, folder: Path, entry: Entry) -> RunReport:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from tasks.dataset.files import ENDINGS, all_data_files
 from tasks.dataset.records import beside
 from tasks.housekeeping.item import Item, extent, leftovers, temporary, who_writes
 from tasks.reporting.tally import STATES, state
-from tasks.rollout.episode import EpisodeKey
+from tasks.rollout.episode import Episode
 from tasks.rollout.journal import IDENTITY, journals, read_episodes
-from tasks.rollout.plan_request import read_request
+from tasks.rollout.plan_request import unplayed
 
 
 def data_items(folder: Path) -> Iterator[Item]:
@@ -47,7 +47,7 @@ def _journal(path: Path) -> Item:
     played = ", ".join(f"{counts[name]:,} {name}" for name in STATES if counts[name])
     by = "trained adapter" if identity.get("adapters") else "bare model"
     batch = f", batch {identity['batch']}" if identity.get("batch") else ""
-    owed, told = _owed(path, {episode.key: episode.success for episode in episodes})
+    owed, told = _owed(path, episodes)
     return replace(
         item,
         state=running or _how_far(path, owed),
@@ -59,10 +59,10 @@ def _journal(path: Path) -> Item:
     )
 
 
-def _owed(path: Path, outcomes: Mapping[EpisodeKey, bool | None]) -> tuple[int | None, str]:
+def _owed(path: Path, episodes: Sequence[Episode]) -> tuple[int | None, str]:
     """How many episodes are owed, if that can be told, and the words for it."""
     try:
-        owed = sum(key not in outcomes for key in read_request(path).due(outcomes))
+        owed = unplayed(path, episodes).owed
     except ValueError as error:
         return None, f"; owed unknown: {error}"
     return owed, f"; {owed:,} owed" if owed else ""

@@ -20,7 +20,7 @@ from tasks.evaluation.series import Series, read_series
 from tasks.rollout.artifact import content_hash
 from tasks.rollout.episode import Episode, EpisodeKey, Turn
 from tasks.rollout.journal import IDENTITY, journals, read_episodes
-from tasks.rollout.plan_request import read_request
+from tasks.rollout.plan_request import Asked, unplayed
 from tasks.training.job import TRAIN_LOG
 
 KEPT = "kept"
@@ -41,14 +41,6 @@ class TurnKey(NamedTuple):
     rollout_idx: int
     agent_name: str
     turn_idx: int
-
-
-class Asked(NamedTuple):
-    """Episodes that were asked for and not played."""
-
-    owed: int
-    spared: int
-    """Not needed, because enough of the others succeeded."""
 
 
 @dataclass(frozen=True)
@@ -159,14 +151,10 @@ def _journals(folder: Path, notes: list[str]) -> Iterator[Played]:
 
 
 def _asked(path: Path, episodes: Sequence[Episode]) -> Asked | None:
-    outcomes = {episode.key: episode.success for episode in episodes}
     try:
-        request = read_request(path)
-        due = request.due(outcomes)
+        return unplayed(path, episodes)
     except ValueError:  # an earlier version noted nothing
         return None
-    owed = sum(key not in outcomes for key in due)
-    return Asked(owed, 0 if owed else max(0, request.num_episodes - len(due)))
 
 
 def _series(folder: Path, notes: list[str]) -> Series:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from envs.base import Problem
 from tasks.rollout.artifact import publish_file
-from tasks.rollout.episode import EpisodeKey
+from tasks.rollout.episode import Episode, EpisodeKey
 from tasks.rollout.plan import due_slots
 
 PLAN_REQUEST = "request.json"
@@ -43,6 +44,27 @@ class _Known(Problem):
     @property
     def hash(self) -> str:
         return self.known_hash
+
+
+class Asked(NamedTuple):
+    """Episodes that were asked for and not played."""
+
+    owed: int
+    spared: int
+    """Not needed, because enough of the others succeeded."""
+
+
+def unplayed(folder: Path, episodes: Iterable[Episode]) -> Asked:
+    """What was asked of the journal in `folder`, which holds these episodes, and is not there.
+
+    Raises:
+        ValueError: it is not known what was asked.
+    """
+    request = read_request(folder)
+    outcomes = {episode.key: episode.success for episode in episodes}
+    due = request.due(outcomes)
+    owed = sum(key not in outcomes for key in due)
+    return Asked(owed, 0 if owed else max(0, request.num_episodes - len(due)))
 
 
 def note_request(folder: Path, request: PlanRequest) -> None:

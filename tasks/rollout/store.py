@@ -5,6 +5,7 @@ one for each group commit, each some whole lines under a name of its own:
 
     <url>/<collection key>/collection.json
     <url>/<collection key>/shard-0001-<id>.jsonl/00000000-<id>
+    <url>/results/<collection key>/sft_data_....jsonl
 
 A segment is never changed or replaced. Whoever owns the collection fetches the shards into its own folder, where the
 rest of the program reads them. Credentials come from the environment, as the store's own client takes them.
@@ -172,8 +173,12 @@ def check_store(url: str) -> None:
         ) from error
 
 
-def put_results(url: str, files: list[Path]) -> None:
-    """Put copies of finished files beside the journals, under their own names."""
+def put_results(url: str, collection: str, files: list[Path]) -> None:
+    """Put copies of finished files beside the journals, under their own names.
+
+    Args:
+        collection: the key of the one that they come from. Two that end in one second give their files one name.
+    """
     store = Store(url)
     for file in files:
-        store.put(f"results/{file.name}", file.read_bytes())
+        store.put(f"results/{collection}/{file.name}", file.read_bytes())

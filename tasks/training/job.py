@@ -95,7 +95,20 @@ class Resumed(BaseModel):
     """A line about each checkpoint that could not be used."""
 
 
-TrainEvent = Annotated[TrainProgress | OutOfMemory | Resumed, Field(discriminator="kind")]
+class Logged(BaseModel):
+    """A record of this project's loggers. The parent logs it, since it knows which run that is of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["logged"] = "logged"
+    logger: str
+    level: int
+    message: str
+
+
+TrainEvent = TrainProgress | OutOfMemory | Resumed
+"""What the parent's caller is told."""
+ProgressLine = Annotated[TrainEvent | Logged, Field(discriminator="kind")]
 """A line of progress.jsonl."""
 
 

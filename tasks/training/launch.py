@@ -37,7 +37,9 @@ from tasks.training.job import (
     OUTCOME_FILE,
     PROGRESS_FILE,
     Job,
+    Logged,
     Outcome,
+    ProgressLine,
     TrainCounts,
     TrainEvent,
 )
@@ -67,7 +69,7 @@ _NOT_OF_THE_WEIGHTS = {
     "init_adapter",  # what it holds counts, not where it is
 }
 """Settings that may differ when a training is resumed."""
-_EVENT: TypeAdapter[TrainEvent] = TypeAdapter(TrainEvent)
+_LINE: TypeAdapter[TrainEvent | Logged] = TypeAdapter(ProgressLine)
 _REPOSITORY = Path(__file__).parents[2]
 
 
@@ -263,14 +265,18 @@ def _sigterm_unwinds() -> Iterator[None]:
 
 
 def _report(progress: TextIO, on_progress: Callable[[TrainEvent], None]) -> None:
-    """Pass on the steps that have been written since the last time. A line without its end comes next time."""
+    """Pass on what has been written since the last time. A line without its end comes next time."""
     while True:
         here = progress.tell()
         line = progress.readline()
         if not line.endswith("\n"):
             progress.seek(here)
             return
-        on_progress(_EVENT.validate_json(line))
+        event = _LINE.validate_json(line)
+        if isinstance(event, Logged):
+            logging.getLogger(event.logger).log(event.level, "%s", event.message)
+        else:
+            on_progress(event)
 
 
 def _environment() -> dict[str, str]:

@@ -6,6 +6,7 @@ that finds checkpoints in its work folder goes on from the last whole one. It di
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tasks.rollout.artifact import publish_file
 from tasks.training.config import TrainConfig
-from tasks.training.job import BEST_WEIGHTS, OUTCOME_FILE, Job, Outcome, TrainCounts
+from tasks.training.job import BEST_WEIGHTS, OUTCOME_FILE, PROGRESS_FILE, Job, Logged, Outcome, TrainCounts
 from tasks.training.processes.ranks import become_ranks, die_with_parent, rank
 from tasks.training.processes.stopping import StopSignal, TrainingStopped
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tasks.training.gate.audit import Audit
     from tasks.training.progress.log import Entry
     from tasks.training.steps.step_trainer import StepTrainer
+
+logger = logging.getLogger("tasks.training.sft")  # it runs as __main__
 
 
 def main(job_path: Path) -> int:
@@ -42,10 +45,26 @@ def _main(job: Job, job_path: Path, stop: StopSignal) -> int:
         ended = become_ranks(job.config, job.work_dir, [str(job_path)])
         if ended is not None:
             return _end_of_ranks(ended, job)
+    if rank() in (None, 0):
+        logging.getLogger("tasks").addHandler(_ToParent(job))
+        logging.getLogger("tasks").setLevel(logging.INFO)
     outcome = run_job(job, stop)
     if rank() in (None, 0) or outcome.kind != "done":
         _write(outcome, job)
     return 0 if outcome.kind == "done" else 1
+
+
+class _ToParent(logging.Handler):
+    """Leaves it to the parent, which knows the run, where records go."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self._path = job.work_dir / PROGRESS_FILE
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = Logged(logger=record.name, level=record.levelno, message=record.getMessage()).model_dump_json()
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
 
 def _end_of_ranks(ended: str, job: Job) -> int:
@@ -135,6 +154,7 @@ def _train(job: Job, stop: StopSignal | None) -> TrainCounts:
     tokens = token_data(job.data, job.model_folder, tokenizer, job.chat_template_args, job.config)
     end = end_of_turn_id(tokenizer, job.chat_template_args)
     found, split = audit(tokens, job.data, tokenizer, end, job.config)
+    logger.info("%d rows are trained on, %d of their tokens with a loss", found.rows, found.trained_tokens)
     rows = TokenRows(tokens, job.data, split.training)
     validation = TokenRows(tokens, job.data, split.validation) if len(split.validation) else None
     best = BestWeights(job.work_dir / BEST_WEIGHTS) if job.config.load_best_model_at_end else None

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -90,23 +89,28 @@ def postgres() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Orchestration:
-    """A server and what is deployed on it. `worker` is the process of the worker that was started last."""
+PUNCTUAL = {
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
+    # That one looks two seconds back, and misses what it is late for; this one misses nothing.
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
+}
+"""Settings of a server whose scheduler does not keep a test waiting."""
 
-    def __init__(self, folder: Path, database: str | None) -> None:
-        """`database`: the URL of one, SQLite in `folder` if there is none."""
+
+class Orchestration:
+    """What is deployed on a server. `worker` is the process of the worker that was started last."""
+
+    def __init__(self, folder: Path, server: str) -> None:
+        """`server`: its address."""
         self.folder = folder
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}/api"
+        self.url = f"{server}/api"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT")},
             "PREFECT_HOME": str(folder / "home"),
             "PREFECT_API_URL": self.url,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
-            "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
-            # That one looks two seconds back, and misses what it is late for; this one misses nothing.
-            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_LOGGING_LEVEL": "INFO",
             "PREFECT_LOCAL_STORAGE_PATH": str(folder / "results"),
@@ -114,18 +118,9 @@ class Orchestration:
             "PROJ_ROOT": str(ROOT),
             "GATED_FOLDER": str(folder),
         }
-        if database:
-            self.environment["PREFECT_API_DATABASE_CONNECTION_URL"] = database
         self.allow(0)
         (folder / "asked").touch()
-        self.server = self.start("server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui")
         self.worker: subprocess.Popen[bytes] | None = None
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{arguments[0]}.log").open("ab") as log:
-            return subprocess.Popen(
-                [*PREFECT, *arguments], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
 
     def prefect(self, *arguments: str) -> str:
         """Run one command of Prefect's. Returns what it said."""
@@ -134,19 +129,14 @@ class Orchestration:
         return done.stdout
 
     def start_worker(self) -> None:
-        self.worker = self.start("worker", "start", "--pool", "local")
+        command = [*PREFECT, "worker", "start", "--pool", "local"]
+        with (self.folder / "worker.log").open("ab") as log:
+            self.worker = subprocess.Popen(
+                command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
 
-    def wait_for_server(self) -> None:
-        def answers() -> bool:
-            assert self.server.poll() is None, self.log("server")
-            with suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=5):
-                return True
-            return False
-
-        wait_until(answers)
-
-    def log(self, of: str) -> str:
-        return (self.folder / f"{of}.log").read_text()
+    def worker_log(self) -> str:
+        return (self.folder / "worker.log").read_text()
 
     @cached_property
     def client(self) -> SyncPrefectClient:
@@ -215,17 +205,16 @@ class Orchestration:
         assert self.worker is not None
         return psutil.Process(self.worker.pid).children(recursive=True)
 
-    def stop(self) -> None:
-        for process in (self.worker, self.server):
-            if process is not None and process.poll() is None:
-                family = psutil.Process(process.pid).children(recursive=True)
-                process.terminate()
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(15)
-                for left in [process, *family]:
-                    with suppress(psutil.NoSuchProcess, ProcessLookupError):
-                        left.kill()
-                process.wait()
+    def stop_worker(self) -> None:
+        if self.worker is not None and self.worker.poll() is None:
+            family = self.descendants()
+            self.worker.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.worker.wait(15)
+            for left in [self.worker, *family]:
+                with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                    left.kill()
+            self.worker.wait()
 
 
 def are_gone(processes: list[psutil.Process]) -> bool:

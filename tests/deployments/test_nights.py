@@ -10,7 +10,7 @@ import json
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import asyncpg
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
+from docs.prefect_server import prefect_server
 from flows.schedule import scheduled_batch
 from tasks.rollout.journal import IDENTITY, read_episodes
-from tests.deployments.orchestration import Orchestration, are_gone, postgres, postgres_programs, wait_until
+from tests.deployments.orchestration import PUNCTUAL, Orchestration, are_gone, postgres, postgres_programs, wait_until
 
 pytestmark = pytest.mark.timeout(900)  # the first one waits for a server, its database, and what is deployed there
 
@@ -31,17 +32,24 @@ ENOUGH = 10
 
 
 @pytest.fixture(scope="module")
-def orchestration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestration]:
-    """A server, on PostgreSQL where that is installed, with a night of prefect.yaml on it, and a worker."""
-    with ExitStack() as stack:
-        database = stack.enter_context(postgres()) if postgres_programs() else None
-        found = Orchestration(tmp_path_factory.mktemp("orchestration"), database)
-        stack.callback(found.stop)
-        found.wait_for_server()
+def database() -> Iterator[dict[str, str]]:
+    """The server's setting for PostgreSQL, where that is installed."""
+    with postgres() if postgres_programs() else nullcontext() as url:
+        yield {"PREFECT_API_DATABASE_CONNECTION_URL": url} if url else {}
+
+
+@pytest.fixture(scope="module")
+def orchestration(tmp_path_factory: pytest.TempPathFactory, database: dict[str, str]) -> Iterator[Orchestration]:
+    """A server with a night of prefect.yaml on it, and a worker."""
+    with prefect_server(tmp_path_factory.mktemp("server"), **PUNCTUAL, **database) as server:
+        found = Orchestration(tmp_path_factory.mktemp("orchestration"), server)
         found.prefect("work-pool", "create", "--type", "process", "local")
         found.prefect("deploy", "--name", "nightly-math", "--prefect-file", "deployments/prefect.yaml")
         found.start_worker()
-        yield found
+        try:
+            yield found
+        finally:
+            found.stop_worker()
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +100,7 @@ def test_a_night_that_is_killed_and_tried_again_has_each_episode_once(
     process.send_signal(signal.SIGKILL)
     orchestration.wait_for_state(night.id, "Crashed")
     # Prefect's runner and then its worker say so; what is tried again between the two is said to have crashed, too.
-    wait_until(lambda: orchestration.log("worker").count("Check whether the flow run exceeded its memory") == 2)
+    wait_until(lambda: orchestration.worker_log().count("Check whether the flow run exceeded its memory") == 2)
     journal = journal_of(night, data_dir)
     assert 0 < len(list(read_episodes(journal))) <= ENOUGH
 
@@ -130,8 +138,8 @@ def test_a_worker_that_is_killed_takes_its_night_along(orchestration: Orchestrat
 
 
 @pytest.mark.skipif(postgres_programs() is None, reason="needs PostgreSQL; `make test` installs it where it may")
-def test_all_of_it_is_in_postgresql(orchestration: Orchestration, data_dir: Path) -> None:
-    url = orchestration.environment["PREFECT_API_DATABASE_CONNECTION_URL"].replace("+asyncpg", "")
+def test_all_of_it_is_in_postgresql(orchestration: Orchestration, database: dict[str, str], data_dir: Path) -> None:
+    url = database["PREFECT_API_DATABASE_CONNECTION_URL"].replace("+asyncpg", "")
 
     async def states() -> dict[str, int]:
         connection = await asyncpg.connect(url)

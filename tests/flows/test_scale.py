@@ -196,7 +196,7 @@ def test_a_killed_run_is_gone_on_with_by_another_machine_without_ray_by_what_is_
     assert len(set(rows(tmp_path / "two" / "data"))) == len(rows(tmp_path / "two" / "data")) == NUM_EPISODES
     # Twice were asked those that each of two workers was playing when the run was killed.
     assert len(asked.lines()) - before <= NUM_EPISODES + 2 * max_live_episodes(MAX_CONCURRENCY)
-    assert objects(s3, "results") == {p.name for p in (tmp_path / "two" / "data").glob("sft_data_*")}
+    assert objects(s3, f"results/{folder.name}") == {p.name for p in (tmp_path / "two" / "data").glob("sft_data_*")}
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if s3["AWS_SECRET_ACCESS_KEY"].encode() in path.read_bytes()]
 

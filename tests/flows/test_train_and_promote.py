@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.artifacts import Artifact
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+from prefect.states import Scheduled
 
 from flows.adapters import FolderError
 from flows.collect_only import collect_only
@@ -15,9 +19,11 @@ from flows.evaluate_only import evaluate_only
 from flows.expert_iteration import expert_iteration
 from flows.train_and_promote import _with_clean_files, train_and_promote
 from tasks.dataset.decontaminate import without_held_out
+from tasks.evaluation.report import RunReport
 from tasks.promotion.history import read_history
-from tasks.promotion.promoted import current_version, roll_back
+from tasks.promotion.promoted import current_version, promote, roll_back
 from tasks.rollout.artifact import content_hash
+from tests.tasks.promotion.test_promoted import BETTER, model
 
 SECTIONS: dict[str, Any] = {
     "engine": {"kind": "scripted", "script": "improving:reply"},
@@ -26,14 +32,16 @@ SECTIONS: dict[str, Any] = {
 PROMOTED = "sft_model_math-promoted"
 
 
+def night(make_config: Any, name: str) -> Path:
+    """The data file of a night that is played by what is promoted."""
+    collect = {"num_episodes": 30, "only_success": True, "batch": name, "adapter_dir": PROMOTED}
+    report = collect_only(make_config(**SECTIONS, collect=collect))
+    return Path(report.files["data file"]).absolute()
+
+
 def test_a_week_of_nights_is_trained_on_and_promoted_only_if_it_is_better(
     run_folder: Path, make_config: Any, asked: list[str | None]
 ) -> None:
-    def night(name: str) -> Path:
-        collect = {"num_episodes": 30, "only_success": True, "batch": name, "adapter_dir": PROMOTED}
-        report = collect_only(make_config(**SECTIONS, collect=collect))
-        return Path(report.files["data file"]).absolute()
-
     week = make_config(**SECTIONS)
     folder = run_folder / PROMOTED
     nothing = train_and_promote(week)
@@ -43,7 +51,7 @@ def test_a_week_of_nights_is_trained_on_and_promoted_only_if_it_is_better(
     assert not nothing.trained and not (run_folder / "sft_model_math").exists()
     assert (shown := Artifact.get("math-promotion")) and shown.description == nothing.promotion
 
-    first = [night("monday"), night("tuesday")]
+    first = [night(make_config, "monday"), night(make_config, "tuesday")]
     assert set(asked) == {None}
     report = train_and_promote(week)
     version = current_version(folder)
@@ -59,7 +67,7 @@ def test_a_week_of_nights_is_trained_on_and_promoted_only_if_it_is_better(
     assert kept.outcome == "kept the old one" and set(promoted.data) == {str(path) for path in first}
 
     asked.clear()
-    third = night("wednesday")
+    third = night(make_config, "wednesday")
     assert set(asked) == {"shared_model"}
     assert PROMOTED in (run_folder / "sft_data_math" / "report.md").read_text()
     report = train_and_promote(week)
@@ -76,6 +84,25 @@ def test_a_week_of_nights_is_trained_on_and_promoted_only_if_it_is_better(
     roll_back(folder)
     with pytest.raises(FolderError, match="nothing is promoted in"):
         evaluate_only(make_config(**SECTIONS | {"evaluate": {"num_problems": 60, "adapter_dir": PROMOTED}}))
+
+
+def test_a_week_that_starts_late_takes_what_another_has_trained_on_since_it_was_due_for_used(
+    run_folder: Path, make_config: Any, asked: list[str | None]
+) -> None:
+    data, week = night(make_config, "monday"), make_config(**SECTIONS)
+    with get_client(sync_client=True) as client:
+        late = client.create_flow_run(
+            train_and_promote, parameters={"config": week}, state=Scheduled(scheduled_time=datetime.now(UTC))
+        )
+    folder = run_folder / PROMOTED
+    parts, used = {Path(): model(run_folder / "model", "of another")}, {str(data): content_hash(data)}
+    version = promote(folder, parts, instead_of=None, comparison=BETTER, data=used).version
+    asked.clear()
+    report = run_flow(train_and_promote, late, {"config": week})
+    assert isinstance(report, RunReport) and report.promotion == (
+        f"kept {version}: nothing to train on: no data was collected since the last promotion"
+    )
+    assert not report.trained and not asked
 
 
 def test_what_cannot_be_is_refused(run_folder: Path, make_config: Any) -> None:

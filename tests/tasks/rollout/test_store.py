@@ -92,10 +92,15 @@ def test_another_collection_is_not_taken_for_this_one(url: str) -> None:
         StoredCollection(Store(url), IDENTITY).claim()
 
 
-def test_results_lie_beside_the_journals(tmp_path: Path, url: str) -> None:
-    (tmp_path / "sft_data.jsonl").write_text("{}\n")
-    put_results(url, [tmp_path / "sft_data.jsonl"])
-    assert Store(url).get("results/sft_data.jsonl") == b"{}\n"
+def test_results_lie_beside_the_journals_and_those_of_two_collections_with_one_name_apart(
+    tmp_path: Path, url: str
+) -> None:
+    data = tmp_path / "sft_data.jsonl"
+    for key, text in (("c0", "{}\n"), ("c1", "[]\n")):
+        data.write_text(text)
+        put_results(url, key, [data])
+    assert Store(url).get("results/c0/sft_data.jsonl") == b"{}\n"
+    assert Store(url).get("results/c1/sft_data.jsonl") == b"[]\n"
 
 
 def test_a_store_without_a_client_is_refused_in_one_line() -> None:

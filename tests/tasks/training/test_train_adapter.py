@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import signal
@@ -168,6 +169,16 @@ def test_a_kill_of_the_parent_kills_the_training_and_the_same_call_resumes_it(ti
     assert isinstance(events[0], Resumed) and events[0].step > 0
     assert [event.step for event in events[1:]] == list(range(events[0].step + 1, 301)) and ref.counts.steps == 300
     assert not work_dir.exists()
+
+
+def test_what_the_training_process_logs_is_logged_by_its_parent(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = write_data(tmp_path / "data.jsonl", rows=4)
+    with caplog.at_level(logging.INFO, "tasks"):
+        train_adapter([data], ModelConfig(path=str(tiny_model)), CONFIG, tmp_path / "out", "", ignore)
+    [record] = [record for record in caplog.records if record.name == "tasks.training.sft"]
+    assert record.levelname == "INFO" and record.getMessage().startswith("4 rows are trained on, ")
 
 
 def test_whatever_interrupts_the_parent_has_the_training_process_save_and_end(
