@@ -63,8 +63,11 @@ class _ToParent(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         line = Logged(logger=record.name, level=record.levelno, message=record.getMessage()).model_dump_json()
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError:  # a full disk ends the training where that has something to say
+            self.handleError(record)
 
 
 def _end_of_ranks(ended: str, job: Job) -> int:
