@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Literal, TypedDict
+
+logger = logging.getLogger(__name__)
 
 FinishReason = Literal["stop", "length"]
 """stop: the model ended its reply. length: it was cut off, at max_tokens or by whatever else."""
@@ -48,6 +52,10 @@ class ChatRequest:
     """Name of the adapter to apply, as given to the engine; None is the bare model."""
     conversation: str = ""
     """Requests that share it mostly begin alike: where several servers answer, one of them should get them all."""
+    held_up: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext, compare=False, repr=False)
+    """Entered by the engine while it cannot be at the request at all, e.g. because its server is started again: that
+    time counts for nobody's limit. Afterwards the request starts anew.
+    """
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from tasks.engines.openai_http.chat_api import (
     request_body,
     wants_other_limit_name,
 )
-from tasks.engines.openai_http.endpoint import Gate, HttpEndpoint, OutOfTime, PassingFault, Refused
+from tasks.engines.openai_http.endpoint import Deadline, Gate, HttpEndpoint, OutOfTime, PassingFault, Refused
 
 T = TypeVar("T")
 
@@ -129,7 +128,7 @@ class ChatServer:
         Raises:
             EngineError: there is none, in the time that there is or at all.
         """
-        deadline = time.monotonic() + self._timeout_s
+        deadline = Deadline(self._timeout_s)
         limit_name = self._limit_name
         body = request_body(
             request,
@@ -214,7 +213,7 @@ class ChatServer:
         path = f"/../{page}" if self.url.endswith("/v1") else f"/{page}"
         return await self._ask_within(_LOOK_BESIDE_S, "GET", path, read, max_attempts=1, decode=bytes.decode)
 
-    async def _reply(self, body: dict[str, Any], request: ChatRequest, deadline: float) -> Completion:
+    async def _reply(self, body: dict[str, Any], request: ChatRequest, deadline: Deadline) -> Completion:
         try:
             return await self._endpoint.ask(
                 "POST",
@@ -224,6 +223,7 @@ class ChatServer:
                 deadline=deadline,
                 attempt_s=self._timeout_s / _ATTEMPTS_WITHIN_LIMIT,
                 gate=self._gate,
+                held_up=request.held_up,
             )
         except OutOfTime as error:
             raise EngineError(
@@ -245,7 +245,7 @@ class ChatServer:
             path,
             read,
             body,
-            deadline=time.monotonic() + within_s,
+            deadline=Deadline(within_s),
             attempt_s=within_s / _ATTEMPTS_WITHIN_LIMIT,
             **options,
         )
