@@ -38,7 +38,9 @@ _ATTEMPTS_WITHIN_LIMIT = 2
 _HEAD_START = 0.02
 """The rollout loop has the same limit as a request has here; this much earlier, what went wrong is still told."""
 _LOOK_BESIDE_S = 10.0
-_METRIC = re.compile(r"^vllm:(num_requests_running|num_requests_waiting)(?:\{[^}]*\})? (\S+)$", re.M)
+_METRIC = re.compile(
+    r"^vllm:(num_requests_running|num_requests_waiting|(?:kv|gpu)_cache_usage_perc)(?:\{[^}]*\})? (\S+)$", re.M
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Load:
 
     running: int
     waiting: int
+    cache_share: float
+    """How much of the room for keys and values is in use, from 0 to 1; of several engines, in the fullest one."""
 
 
 class ChatServer:
@@ -261,11 +265,14 @@ class ChatServer:
 
 
 def _load_of(metrics: str) -> Load:
-    """The sums over a server's engines. Raises PassingFault if they are not there."""
-    counts = {"num_requests_running": 0, "num_requests_waiting": 0}
-    found = _METRIC.findall(metrics)
-    if not found:
-        raise PassingFault("metrics without vLLM's counts of requests")
-    for name, value in found:
-        counts[name] += int(float(value))
-    return Load(counts["num_requests_running"], counts["num_requests_waiting"])
+    """Counts are the sums over a server's engines. Raises PassingFault if they are not there."""
+    found: dict[str, list[float]] = {}
+    try:
+        for name, value in _METRIC.findall(metrics):
+            found.setdefault(name, []).append(float(value))
+        running, waiting = (int(sum(found[name])) for name in ("num_requests_running", "num_requests_waiting"))
+    except (KeyError, ValueError, OverflowError):  # missing, no number, infinite
+        raise PassingFault("metrics without vLLM's counts of requests") from None
+    # Under the second name older vLLM has it.
+    shares = found.get("kv_cache_usage_perc") or found.get("gpu_cache_usage_perc") or [0.0]
+    return Load(running, waiting, max(shares))

@@ -21,7 +21,7 @@ from tasks.engines.model_files import ModelNotFoundError
 from tasks.engines.openai_http.chat_api import ListedModel
 from tasks.engines.openai_http.chat_server import ChatServer
 from tasks.engines.openai_http.concurrency import Places
-from tasks.engines.openai_http.endpoint import Backoff, HttpEndpoint
+from tasks.engines.openai_http.endpoint import WATCHERS, Backoff, HttpEndpoint
 from tasks.engines.openai_http.fleet import Fleet
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,9 @@ class OpenAIHttpEngine(Engine):
         key = _read_key(config)
         hint = f"check the key in {config.api_key_env}" if key else f"no key was sent: {config.api_key_env} is not set"
         endpoints = [
-            HttpEndpoint(url, key, config.max_concurrency, backoff or Backoff(), on_overload=self._overloaded)
+            HttpEndpoint(
+                url, key, config.max_concurrency + WATCHERS, backoff or Backoff(), on_overload=self._overloaded
+            )
             for url in config.base_urls
         ]
         self._fleet = Fleet(

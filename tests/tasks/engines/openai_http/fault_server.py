@@ -63,6 +63,7 @@ class FaultServer:
         models: Iterable[Mapping[str, Any]] | None = (MODEL,),
         key: str | None = None,
         port: int = 0,
+        metrics: str = "",
     ) -> None:
         self.chats: list[Seen] = []
         self.looks: list[Seen] = []
@@ -71,6 +72,7 @@ class FaultServer:
         self._models = models
         self._key = key
         self._port = port
+        self._metrics = metrics
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -92,6 +94,7 @@ class FaultServer:
     async def _start(self) -> None:
         app = web.Application(middlewares=[self._check_key])
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/metrics", self._measure)
         if self._models is not None:
             app.router.add_get("/v1/models", self._list)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
@@ -111,6 +114,9 @@ class FaultServer:
     async def _list(self, request: web.Request) -> web.StreamResponse:
         self.looks.append(Seen(request.path, dict(request.headers), {}, request.transport))
         return web.json_response({"object": "list", "data": list(self._models or ())})
+
+    async def _measure(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(text=self._metrics)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
