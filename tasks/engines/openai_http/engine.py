@@ -83,13 +83,18 @@ class OpenAIHttpEngine(Engine):
             ValueError: address, key, model or adapter are not what it takes, or an adapter is not applied.
         """
         await self.look()
-        probe = await self._probe() if self._adapters and self._fleet.servers[0].is_vllm else None
+        any_vllm = any(server.is_vllm for server in self._fleet.servers)
+        probe = await self._probe() if self._adapters and any_vllm else None
         for server in self._fleet.servers:
             for name, served_as in self._served_as.items():
                 if served_as != name:
                     await server.load_adapter(served_as, str(self._adapters[name]))
                     self._loaded.append((server, served_as))
-            if probe is not None:
+            if not server.is_vllm and self._adapters:
+                logger.warning(
+                    "%s is no vLLM: that it applies %s cannot be proven", server.url, ", ".join(self._adapters)
+                )
+            elif probe is not None:
                 await prove_adapters(server, self.model, self._served_as, probe)
 
     async def look(self) -> None:

@@ -296,13 +296,16 @@ def test_a_server_that_is_not_there_is_told_at_the_start() -> None:
     assert time.monotonic() - started < 5
 
 
-def test_an_adapter_is_asked_for_by_name_if_the_server_has_it(tmp_path: Path) -> None:
+def test_an_adapter_is_asked_for_by_name_if_the_server_has_it_and_that_it_is_applied_is_not_taken_for_proven(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with FaultServer(models=[MODEL, {**MODEL, "id": "tuned", "parent": "some-model"}]) as server:
         ask(engine_at(server, {"tuned": tmp_path}), request("base"), request("adapted", adapter="tuned"))
         assert {seen.body["messages"][0]["content"]: seen.body["model"] for seen in server.chats} == {
             "base": "some-model",
             "adapted": "tuned",
         }
+        assert f"{server.url} is no vLLM: that it applies tuned cannot be proven" in caplog.text
         with pytest.raises(EngineError, match=r"no adapter 'other'; the engine has \['tuned'\]"):
             ask(engine_at(server, {"tuned": tmp_path}), request(adapter="other"))
 
