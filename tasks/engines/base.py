@@ -113,10 +113,17 @@ class Engine(ABC):
     async def __aenter__(self) -> Engine:
         try:
             await self.start()
-        except BaseException:
-            await self.stop()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
             raise
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.stop()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.stop()
+        except EngineError as fault:
+            if error is None:
+                raise
+            logger.warning("%s", fault)  # what went wrong before matters more, and may be its cause
