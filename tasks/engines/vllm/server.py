@@ -9,9 +9,10 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tasks.engines.base import EngineError
 from tasks.engines.config import EngineConfig
@@ -110,11 +111,32 @@ class VllmServer:
             except ServerStartError as error:
                 if _PORT_TAKEN not in str(error) or tries == _PORT_TRIES:
                     raise
+        await self._unless_it_ends(self._set_up())
+        self._gate.open()
+
+    async def _set_up(self) -> None:
         await self.chat.look()
         for name in self._spec.adapters:
             await self.chat.load_adapter(name, adapter_path(name, self._spec, self._config.vllm))
         await self._prove(self.chat)
-        self._gate.open()
+
+    async def _unless_it_ends(self, asking: Coroutine[Any, Any, None]) -> None:
+        """Do what asks the process, without asking on once it has ended.
+
+        Raises:
+            EngineError, ValueError: it has.
+        """
+        assert self._process is not None
+        asked, ended = asyncio.ensure_future(asking), asyncio.ensure_future(self._process.wait())
+        try:
+            await asyncio.wait([asked, ended], return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise self._start_failure()
+            asked.result()
+        finally:
+            for task in (asked, ended):
+                task.cancel()
+            await asyncio.wait([asked, ended])
 
     async def _start_process(self) -> None:
         port, config = _free_port(), self._config.vllm

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,10 +35,10 @@ def containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Containers:
     return Containers(tmp_path, monkeypatch)
 
 
-def engine_of(timeout_s: float = 30.0) -> Engine:
+def engine_of(timeout_s: float = 30.0, adapters: Mapping[str, Path] | None = None) -> Engine:
     vllm = {"image": "some/vllm", "max_restarts": 2}
     config = {"kind": "vllm", "num_gpus": 0, "timeout_s": timeout_s, "vllm": vllm}
-    return open_engine(ModelConfig(path="starter"), EngineConfig.model_validate(config))
+    return open_engine(ModelConfig(path="starter"), EngineConfig.model_validate(config), adapters)
 
 
 def with_a_death(containers: Containers, engine: Engine, asking: Coroutine[Any, Any, T]) -> T:
@@ -101,15 +102,15 @@ def test_the_time_in_which_a_server_is_started_again_is_not_the_episodes(contain
     assert (episode.success, episode.error) == (True, None)
 
 
-def failure_to_start(containers: Containers) -> str:
+def failure_to_start(engine: Engine) -> str:
     with pytest.raises((ValueError, EngineError)) as caught:
-        ask(engine_of())
+        ask(engine)
     return str(caught.value)
 
 
 def test_a_failed_start_is_told_in_its_own_words_not_in_those_of_the_one_before(containers: Containers) -> None:
     containers.will("fail OSError: [Errno 98] Address already in use", "fail ValueError: no such architecture")
-    said = failure_to_start(containers)
+    said = failure_to_start(engine_of())
     assert said.startswith("vLLM did not start: ValueError: no such architecture. The end of its log, ")
     assert "Address already" not in said
     assert len(containers.noted("pids")) == 2
@@ -117,4 +118,14 @@ def test_a_failed_start_is_told_in_its_own_words_not_in_those_of_the_one_before(
 
 def test_a_failed_start_whose_log_somebody_has_removed_is_told_all_the_same(containers: Containers) -> None:
     containers.will("remove-log")
-    assert failure_to_start(containers).startswith("vLLM did not start: it does not say why. The end of its log, ")
+    assert failure_to_start(engine_of()).startswith("vLLM did not start: it does not say why. The end of its log, ")
+
+
+def test_a_server_that_dies_of_an_adapter_is_told_at_once_with_its_words(
+    containers: Containers, starter_adapter: Path
+) -> None:
+    began = time.monotonic()
+    said = failure_to_start(engine_of(adapters={"coder": starter_adapter}))
+    assert said.startswith("vLLM did not start: RuntimeError: no room for the adapter. The end of its log, ")
+    assert time.monotonic() - began < 20
+    assert len(containers.noted("removed")) == 1
