@@ -169,7 +169,7 @@ class ChatServer:
         return True
 
     async def load_adapter(self, name: str, path: str) -> None:
-        """Have the server load an adapter from a path that it can read.
+        """Have the server load an adapter, under a name that nobody else gives, from a path that it can read.
 
         Raises:
             ValueError: it does not want it.
@@ -178,7 +178,8 @@ class ChatServer:
         try:
             await self._ask_within(_LOAD_S, "POST", LOAD_ADAPTER, bool, body, decode=bytes)
         except Refused as refusal:
-            raise ValueError(f"the adapter in {path} cannot be loaded: {refusal}") from None
+            if "already been loaded" not in refusal.said:  # by an attempt whose answer was lost: the name is our own
+                raise ValueError(f"the adapter in {path} cannot be loaded: {refusal}") from None
 
     async def unload_adapter(self, name: str) -> None:
         """Have the server forget an adapter.

@@ -310,6 +310,15 @@ def test_an_adapter_is_asked_for_by_name_if_the_server_has_it_and_that_it_is_app
             ask(engine_at(server, {"tuned": tmp_path}), request(adapter="other"))
 
 
+def test_an_adapter_whose_loading_is_not_confirmed_is_not_taken_for_one_that_the_server_does_not_want(
+    tmp_path: Path,
+) -> None:
+    with FaultServer(loading_faults=[reset_at_once]) as server:
+        ask(engine_at(server, {"tuned": tmp_path}), request(adapter="tuned"))
+        assert [seen.body["model"] for seen in server.chats] == server.adapters
+        assert len(server.adapters) == 1
+
+
 def test_an_adapter_that_the_server_does_not_have_is_refused(tmp_path: Path) -> None:
     with FaultServer() as server, pytest.raises(ValueError, match=r"cannot be loaded into .*--engine.kind in_process"):
         ask(engine_at(server, {"tuned": tmp_path}), request())
