@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Literal, TypedDict
+
+logger = logging.getLogger(__name__)
 
 FinishReason = Literal["stop", "length"]
 """stop: the model ended its reply. length: it was cut off, at max_tokens or by whatever else."""
@@ -48,6 +52,10 @@ class ChatRequest:
     """Name of the adapter to apply, as given to the engine; None is the bare model."""
     conversation: str = ""
     """Requests that share it mostly begin alike: where several servers answer, one of them should get them all."""
+    held_up: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext, compare=False, repr=False)
+    """Entered by the engine while it cannot be at the request at all, e.g. because its server is started again: that
+    time counts for nobody's limit. Afterwards the request starts anew.
+    """
 
 
 @dataclass(frozen=True)
@@ -105,10 +113,17 @@ class Engine(ABC):
     async def __aenter__(self) -> Engine:
         try:
             await self.start()
-        except BaseException:
-            await self.stop()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
             raise
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.stop()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.stop()
+        except EngineError as fault:
+            if error is None:
+                raise
+            logger.warning("%s", fault)  # what went wrong before matters more, and may be its cause

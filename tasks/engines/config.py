@@ -89,14 +89,15 @@ class EngineConfig(BaseModel):
         gt=0,
         title="Request timeout (seconds)",
         description="Seconds that one request may take before the run stops. openai_http tries again within them, and "
-        "gives one attempt half of them.",
+        "gives one attempt half of them. They begin anew when a vLLM server has been started again.",
     )
     episode_timeout_s: float | None = Field(
         None,
         gt=0,
         title="Episode timeout (seconds)",
         description="Seconds that one episode may take in all, from its first request on, without the time in which it "
-        "only waits for others to make place; then it ends as an error. Default: no limit.",
+        "only waits for others to make place, or for vLLM to be started again; then it ends as an error. Default: no "
+        "limit.",
     )
 
     @model_validator(mode="before")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -15,8 +16,9 @@ class EpisodeTimeout(Exception):
 class EpisodeClock:
     """Ends what is played inside `async with` when it has taken `limit_s` seconds.
 
-    It starts when the first request is sent. It stands still while all that the episode does is wait for places, which
-    is the fault of others; a request that hangs in its place does not stop it, even if a second one waits.
+    It starts when the first request is sent. It stands still while all that the episode does is wait for places, or for
+    a server that is started again, which is the fault of others; a request that hangs in its place does not stop it,
+    even if a second one waits.
     """
 
     def __init__(self, limit_s: float, free: AbstractAsyncContextManager[Any]) -> None:
@@ -40,6 +42,15 @@ class EpisodeClock:
             self._timeout.reschedule(None)
         elif not stands_still and ends is None:
             self._timeout.reschedule(now + self._left_s)
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """While a request that holds a place waits for its server."""
+        self.count(waiting=1, in_flight=-1)
+        try:
+            yield
+        finally:
+            self.count(waiting=-1, in_flight=1)
 
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()

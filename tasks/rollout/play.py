@@ -14,9 +14,10 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -191,6 +192,8 @@ class _Stage:
     progress: Progress
     free: AbstractAsyncContextManager[Any]
     threads: EnvThreads
+    clock: EpisodeClock | None = None
+    """The episode's own, if its time is limited."""
 
 
 async def _play(slot: Slot, stage: _Stage) -> Episode:
@@ -198,12 +201,11 @@ async def _play(slot: Slot, stage: _Stage) -> Episode:
     started = time.monotonic()
     game = Game(slot.problem, stage.env_class, stage.env_config, stage.sandbox, stage.threads)
     error = None
-    clock: AbstractAsyncContextManager[Any] = nullcontext()
     if stage.episode_timeout_s is not None:
         clock = EpisodeClock(stage.episode_timeout_s, stage.free)
-        stage = replace(stage, free=clock.places)
+        stage = replace(stage, free=clock.places, clock=clock)
     try:
-        async with clock:
+        async with stage.clock or nullcontext():
             asks = await game.begin()
             while asks:
                 asks = await game.go_on(await _answer_all(asks, slot.key, stage))
@@ -261,7 +263,7 @@ async def _generate(request: ChatRequest, stage: _Stage) -> Completion:
     """One completion. Whatever goes wrong on the way is an EngineError, never the env's or the model's fault."""
     try:
         async with asyncio.timeout(stage.timeout_s) as limit:
-            return await stage.engine.generate(request)
+            return await stage.engine.generate(replace(request, held_up=partial(_held_up, limit, stage)))
     except EngineError:
         raise
     except Exception as error:
@@ -270,6 +272,17 @@ async def _generate(request: ChatRequest, stage: _Stage) -> Completion:
                 f"no reply within {stage.timeout_s:g} s; if the model is that slow, raise engine.timeout_s."
             ) from error
         raise EngineError(f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _held_up(limit: asyncio.Timeout, stage: _Stage) -> Iterator[None]:
+    """While the engine cannot be at a request: neither its time counts, which begins anew, nor the episode's."""
+    limit.reschedule(None)
+    try:
+        with stage.clock.held_up() if stage.clock is not None else nullcontext():
+            yield
+    finally:
+        limit.reschedule(asyncio.get_running_loop().time() + stage.timeout_s)
 
 
 def check_error_rate(slots: Sequence[Slot], journal: ShardWriter, max_error_rate: float, most_slots: int = 0) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from tasks.engines.openai_http.chat_api import (
     request_body,
     wants_other_limit_name,
 )
-from tasks.engines.openai_http.endpoint import Gate, HttpEndpoint, OutOfTime, PassingFault, Refused
+from tasks.engines.openai_http.endpoint import Deadline, Gate, HttpEndpoint, OutOfTime, PassingFault, Refused
 
 T = TypeVar("T")
 
@@ -39,7 +38,9 @@ _ATTEMPTS_WITHIN_LIMIT = 2
 _HEAD_START = 0.02
 """The rollout loop has the same limit as a request has here; this much earlier, what went wrong is still told."""
 _LOOK_BESIDE_S = 10.0
-_METRIC = re.compile(r"^vllm:(num_requests_running|num_requests_waiting)(?:\{[^}]*\})? (\S+)$", re.M)
+_METRIC = re.compile(
+    r"^vllm:(num_requests_running|num_requests_waiting|(?:kv|gpu)_cache_usage_perc)(?:\{[^}]*\})? (\S+)$", re.M
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Load:
 
     running: int
     waiting: int
+    cache_share: float
+    """How much of the room for keys and values is in use, from 0 to 1; of several engines, in the fullest one."""
 
 
 class ChatServer:
@@ -129,7 +132,7 @@ class ChatServer:
         Raises:
             EngineError: there is none, in the time that there is or at all.
         """
-        deadline = time.monotonic() + self._timeout_s
+        deadline = Deadline(self._timeout_s)
         limit_name = self._limit_name
         body = request_body(
             request,
@@ -166,7 +169,7 @@ class ChatServer:
         return True
 
     async def load_adapter(self, name: str, path: str) -> None:
-        """Have the server load an adapter from a path that it can read.
+        """Have the server load an adapter, under a name that nobody else gives, from a path that it can read.
 
         Raises:
             ValueError: it does not want it.
@@ -175,7 +178,8 @@ class ChatServer:
         try:
             await self._ask_within(_LOAD_S, "POST", LOAD_ADAPTER, bool, body, decode=bytes)
         except Refused as refusal:
-            raise ValueError(f"the adapter in {path} cannot be loaded: {refusal}") from None
+            if "already been loaded" not in refusal.said:  # by an attempt whose answer was lost: the name is our own
+                raise ValueError(f"the adapter in {path} cannot be loaded: {refusal}") from None
 
     async def unload_adapter(self, name: str) -> None:
         """Have the server forget an adapter.
@@ -214,7 +218,7 @@ class ChatServer:
         path = f"/../{page}" if self.url.endswith("/v1") else f"/{page}"
         return await self._ask_within(_LOOK_BESIDE_S, "GET", path, read, max_attempts=1, decode=bytes.decode)
 
-    async def _reply(self, body: dict[str, Any], request: ChatRequest, deadline: float) -> Completion:
+    async def _reply(self, body: dict[str, Any], request: ChatRequest, deadline: Deadline) -> Completion:
         try:
             return await self._endpoint.ask(
                 "POST",
@@ -224,6 +228,7 @@ class ChatServer:
                 deadline=deadline,
                 attempt_s=self._timeout_s / _ATTEMPTS_WITHIN_LIMIT,
                 gate=self._gate,
+                held_up=request.held_up,
             )
         except OutOfTime as error:
             raise EngineError(
@@ -245,7 +250,7 @@ class ChatServer:
             path,
             read,
             body,
-            deadline=time.monotonic() + within_s,
+            deadline=Deadline(within_s),
             attempt_s=within_s / _ATTEMPTS_WITHIN_LIMIT,
             **options,
         )
@@ -261,11 +266,14 @@ class ChatServer:
 
 
 def _load_of(metrics: str) -> Load:
-    """The sums over a server's engines. Raises PassingFault if they are not there."""
-    counts = {"num_requests_running": 0, "num_requests_waiting": 0}
-    found = _METRIC.findall(metrics)
-    if not found:
-        raise PassingFault("metrics without vLLM's counts of requests")
-    for name, value in found:
-        counts[name] += int(float(value))
-    return Load(counts["num_requests_running"], counts["num_requests_waiting"])
+    """Counts are the sums over a server's engines. Raises PassingFault if they are not there."""
+    found: dict[str, list[float]] = {}
+    try:
+        for name, value in _METRIC.findall(metrics):
+            found.setdefault(name, []).append(float(value))
+        running, waiting = (int(sum(found[name])) for name in ("num_requests_running", "num_requests_waiting"))
+    except (KeyError, ValueError, OverflowError):  # missing, no number, infinite
+        raise PassingFault("metrics without vLLM's counts of requests") from None
+    # Under the second name older vLLM has it.
+    shares = found.get("kv_cache_usage_perc") or found.get("gpu_cache_usage_perc") or [0.0]
+    return Load(running, waiting, max(shares))

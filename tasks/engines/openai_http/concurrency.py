@@ -26,6 +26,10 @@ _CROWDED_SHARE = 0.1
 """More requests waiting in the server than this share of those that it works at: it has enough."""
 _CROWDED_LOOKS = 3
 """If they do so at as many looks in a row: just after a burst they always do."""
+_FULL_CACHE = 0.9
+"""A server whose cache of keys and values is in use to this share gets no more: once it is full, a server sets requests
+aside, and later reads them again from their beginning.
+"""
 
 
 class Places:
@@ -50,6 +54,7 @@ class Places:
         self._strikes = 0
         self._held = 0
         self._crowded_looks = 0
+        self._is_cache_full = False
         self._last_cut = -_CUT_EVERY_S
         self._start_window()
 
@@ -87,9 +92,13 @@ class Places:
         self._was_refused = True
         self._settle(max(1, int(min(self.limit, max(self._taken, 1)) * _CUT)), "the server turns requests away")
 
-    def crowded(self, running: int, waiting: int) -> None:
-        """The server works at `running` requests, and `waiting` more wait in it or were set aside."""
-        is_crowded = waiting > _CROWDED_SHARE * running and 0 < running < self.limit
+    def crowded(self, running: int, waiting: int, cache_share: float = 0.0) -> None:
+        """The server works at `running` requests, and `waiting` more wait in it or were set aside. `cache_share`: how
+        much of its cache of keys and values is in use. While that is nearly all, there are no more places.
+        """
+        self._is_cache_full = cache_share >= _FULL_CACHE
+        waiting_share = 0.0 if self._is_cache_full else _CROWDED_SHARE
+        is_crowded = waiting > waiting_share * running and 0 < running < self.limit
         self._crowded_looks = self._crowded_looks + 1 if is_crowded else 0
         if self._crowded_looks >= _CROWDED_LOOKS:
             self._crowded_looks = 0
@@ -125,6 +134,9 @@ class Places:
         self._start_window()
 
     def _step(self, limit: int) -> None:
+        if self._is_cache_full:
+            self._settle(self.limit, "the server's cache is full")
+            return
         self.limit = min(limit, self._most)
         self._hand_on()
 

@@ -15,7 +15,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -30,6 +30,8 @@ MAX_SHOWN_CHARS = 300
 CONNECT_S = 10.0
 KEEP_IDLE_S = 4.0
 """Less than the 5 s after which uvicorn, and so vLLM, hangs up on an idle connection."""
+WATCHERS = 2
+"""Connections beside those for replies: who looks how a server fares must not wait until it has time."""
 PASSING_STATUSES = {408, 409, 425, 429}
 """Those below 500 that may be gone at the next attempt; OpenAI's own client repeats 409 too."""
 LASTING_STATUSES = {501, 505}
@@ -72,6 +74,23 @@ class Backoff:
 
     def pause_s(self, attempts: int) -> float:
         return random.uniform(0.0, min(self.longest_s, self.first_s * 2.0 ** min(attempts - 1, 100)))
+
+
+class Deadline:
+    """When a request has to be answered."""
+
+    def __init__(self, within_s: float) -> None:
+        self._within_s = within_s
+        self.start_anew()
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until then; negative once it has passed."""
+        return self._at - time.monotonic()
+
+    def start_anew(self) -> None:
+        """Give the whole time again."""
+        self._at = time.monotonic() + self._within_s
 
 
 class Gate:
@@ -155,18 +174,20 @@ class HttpEndpoint:
         read: Callable[[Any], T],
         body: object = None,
         *,
-        deadline: float,
+        deadline: Deadline,
         attempt_s: float,
         max_attempts: int | None = None,
         decode: Callable[[bytes], Any] = json.loads,
         gate: Gate | None = None,
+        held_up: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> T:
         """What `read` makes of the JSON that is answered; it may raise PassingFault if that is no good.
 
         Args:
             decode: for what is answered in another form than JSON.
-            gate: what each attempt has to pass.
-            deadline: on `time.monotonic()`; nothing goes on beyond it, however slowly bytes come in.
+            gate: what each attempt has to pass. Behind it the request starts anew.
+            held_up: is entered while that is waited for.
+            deadline: nothing goes on beyond it, however slowly bytes come in.
             attempt_s: most seconds for one attempt, until its whole answer is there.
 
         Raises:
@@ -178,8 +199,10 @@ class HttpEndpoint:
         last: PassingFault | None = None
         for attempts in itertools.count(1):
             if gate is not None and not gate.is_open:
-                await self._pass(gate, deadline)
-            left_s = deadline - time.monotonic()
+                with held_up():
+                    await gate.passed()
+                deadline.start_anew()
+            left_s = deadline.left_s
             try:
                 async with asyncio.timeout(min(attempt_s, left_s)):
                     return read(await self._fetch(method, path, data, decode))
@@ -189,17 +212,10 @@ class HttpEndpoint:
             except PassingFault as fault:
                 last = fault
             pause_s = last.pause_s + self._backoff.pause_s(attempts)
-            if attempts == max_attempts or time.monotonic() + pause_s >= deadline:
+            if attempts == max_attempts or pause_s >= deadline.left_s:
                 self._give_up(path, attempts, last)
             await asyncio.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
-
-    async def _pass(self, gate: Gate, deadline: float) -> None:
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                await gate.passed()
-        except TimeoutError:
-            raise OutOfTime(f"{self.url} was down for too long") from None
 
     async def _fetch(self, method: str, path: str, data: bytes | None, decode: Callable[[bytes], Any]) -> Any:
         """One attempt. Errors are raised `from None`: some of the client's carry the request with its key."""

@@ -21,7 +21,7 @@ from tasks.engines.model_files import ModelNotFoundError
 from tasks.engines.openai_http.chat_api import ListedModel
 from tasks.engines.openai_http.chat_server import ChatServer
 from tasks.engines.openai_http.concurrency import Places
-from tasks.engines.openai_http.endpoint import Backoff, HttpEndpoint
+from tasks.engines.openai_http.endpoint import WATCHERS, Backoff, HttpEndpoint
 from tasks.engines.openai_http.fleet import Fleet
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,9 @@ class OpenAIHttpEngine(Engine):
         key = _read_key(config)
         hint = f"check the key in {config.api_key_env}" if key else f"no key was sent: {config.api_key_env} is not set"
         endpoints = [
-            HttpEndpoint(url, key, config.max_concurrency, backoff or Backoff(), on_overload=self._overloaded)
+            HttpEndpoint(
+                url, key, config.max_concurrency + WATCHERS, backoff or Backoff(), on_overload=self._overloaded
+            )
             for url in config.base_urls
         ]
         self._fleet = Fleet(
@@ -81,13 +83,18 @@ class OpenAIHttpEngine(Engine):
             ValueError: address, key, model or adapter are not what it takes, or an adapter is not applied.
         """
         await self.look()
-        probe = await self._probe() if self._adapters and self._fleet.servers[0].is_vllm else None
+        any_vllm = any(server.is_vllm for server in self._fleet.servers)
+        probe = await self._probe() if self._adapters and any_vllm else None
         for server in self._fleet.servers:
             for name, served_as in self._served_as.items():
                 if served_as != name:
                     await server.load_adapter(served_as, str(self._adapters[name]))
                     self._loaded.append((server, served_as))
-            if probe is not None:
+            if not server.is_vllm and self._adapters:
+                logger.warning(
+                    "%s is no vLLM: that it applies %s cannot be proven", server.url, ", ".join(self._adapters)
+                )
+            elif probe is not None:
                 await prove_adapters(server, self.model, self._served_as, probe)
 
     async def look(self) -> None:

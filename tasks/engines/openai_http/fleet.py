@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -57,11 +56,10 @@ class Fleet:
 
     async def close(self) -> None:
         """Hang up everywhere. Safe to call twice."""
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
-            self._watch = None
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+            await asyncio.wait([watch])
         for server in self.servers:
             await server.close()
 
@@ -89,4 +87,8 @@ class Fleet:
                 logger.debug("no metrics: %s", error)
                 continue
             if self._places is not None:
-                self._places.crowded(sum(load.running for load in loads), sum(load.waiting for load in loads))
+                self._places.crowded(
+                    sum(load.running for load in loads),
+                    sum(load.waiting for load in loads),
+                    max((load.cache_share for load in loads), default=0.0),
+                )

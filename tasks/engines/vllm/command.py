@@ -57,9 +57,10 @@ def server_environment(spec: ServerSpec, key: str) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    if spec.gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(spec.gpus)
-    else:
+    environment["CUDA_VISIBLE_DEVICES"] = ",".join(
+        spec.gpus
+    )  # if there are none to use, those that are there are hidden
+    if not spec.gpus:
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB)
     return environment
 

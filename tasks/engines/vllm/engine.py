@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,8 @@ from tasks.engines.vllm.available import check_vllm
 from tasks.engines.vllm.command import BASE_NAME, ServerSpec
 from tasks.engines.vllm.gpu_memory import UsedMib, used_memory, visible_gpus, wait_until_freed
 from tasks.engines.vllm.server import VllmServer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,9 @@ class VllmEngine(Engine):
         models = self._models()
         gpus = await asyncio.to_thread(visible_gpus, self._config.num_gpus)
         self._used_before = await asyncio.to_thread(used_memory, gpus)
+        groups = _groups(gpus, self._config.vllm.tensor_parallel, self._config.num_gpus)
         for name, model in models.items():
-            for group in _groups(gpus, self._config.vllm.tensor_parallel):
+            for group in groups:
                 spec = ServerSpec(
                     model.folder,
                     model.lora,
@@ -112,9 +116,11 @@ class VllmEngine(Engine):
         servers, self._servers = self._servers, []
         if fleet is not None:
             await fleet.close()
-        await asyncio.gather(*(server.stop() for server in servers))
+        ends = await asyncio.gather(*(server.stop() for server in servers), return_exceptions=True)
         if servers:
             await wait_until_freed(self._used_before)
+        for error in filter(None, ends):
+            raise error
 
     def _models(self) -> dict[str | None, _Model]:
         lora = {name: path for name, path in self._adapters.items() if is_lora(path)}
@@ -134,12 +140,18 @@ class VllmEngine(Engine):
             self._fleet.overloaded()
 
 
-def _groups(gpus: Sequence[str], size: int) -> list[Sequence[str]]:
-    """The GPUs that hold one copy of a model each; without GPUs one copy, on the CPU.
+def _groups(gpus: Sequence[str], size: int, wanted: int | None) -> list[Sequence[str]]:
+    """The GPUs that hold one copy of a model each; without GPUs one copy, on the CPU. `wanted`: engine.num_gpus.
 
     Raises:
         ValueError: there are not enough for one.
     """
+    in_groups = len(gpus) // size * size
+    if in_groups < max(len(gpus), wanted or 0):
+        logger.warning(
+            "%d GPUs are used: engine.num_gpus is %s, %d of them are visible, and a copy of the model takes %d",
+            *(in_groups, "not given" if wanted is None else wanted, len(gpus), size),
+        )
     if not gpus:
         return [()]
     if len(gpus) < size:
@@ -147,4 +159,4 @@ def _groups(gpus: Sequence[str], size: int) -> list[Sequence[str]]:
             f"engine.vllm.tensor_parallel: found {size}, and there are {len(gpus)} GPUs to use; lower it, or raise "
             "engine.num_gpus"
         )
-    return [gpus[i : i + size] for i in range(0, len(gpus) - size + 1, size)]
+    return [gpus[i : i + size] for i in range(0, in_groups, size)]

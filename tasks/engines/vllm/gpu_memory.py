@@ -7,12 +7,15 @@ lives.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from tasks.engines.base import EngineError
+
+logger = logging.getLogger(__name__)
 
 _SLACK_MIB = 512
 """What others may have taken since, without it being the server's."""
@@ -43,7 +46,8 @@ def used_memory(gpus: Sequence[str]) -> UsedMib:
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=_TOOL_WITHIN_S, check=True)
         return dict(zip(gpus, map(int, done.stdout.split()), strict=True))
-    except (OSError, subprocess.SubprocessError, ValueError):
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        logger.warning("whether the GPUs' memory is given back cannot be seen: nvidia-smi: %s", error)
         return {}
 
 

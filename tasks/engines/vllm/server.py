@@ -9,14 +9,15 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tasks.engines.base import EngineError
 from tasks.engines.config import EngineConfig
 from tasks.engines.openai_http.chat_server import ChatServer
-from tasks.engines.openai_http.endpoint import Backoff, Gate, HttpEndpoint
+from tasks.engines.openai_http.endpoint import WATCHERS, Backoff, Gate, HttpEndpoint
 from tasks.engines.vllm.command import (
     HOST,
     ServerSpec,
@@ -38,8 +39,7 @@ _PORT_TRIES = 3
 """Another process may take the port between its choice and vLLM's start."""
 _TAIL_LINES = 15
 _MAX_LOGS = 20
-_WATCHERS = 2
-"""Connections beside those for replies."""
+_LOG_FOLLOWS = "The end of its log"
 _PORT_TAKEN = "address already in use"
 _CAUSE = re.compile(r"\b(\w*(?:Error|Exception): .+(?:\n.*Value error, .+)?)")  # pydantic has it in the next line
 _SAYS_NOTHING = re.compile(
@@ -68,13 +68,15 @@ class VllmServer:
         self._prove = prove
         self._key = secrets.token_urlsafe(32)
         self._gate = Gate()
-        self._endpoint = HttpEndpoint("", self._key, config.max_concurrency + _WATCHERS, Backoff(), on_overload)
+        self._endpoint = HttpEndpoint("", self._key, config.max_concurrency + WATCHERS, Backoff(), on_overload)
         self.chat = ChatServer(
             self._endpoint, config.timeout_s, "it was made for this run", spec.chat_template_args, self._gate
         )
         self._process: KeptProcess | None = None
         self._watch: asyncio.Task[None] | None = None
         self.log = _new_log()
+        self._log_begin = 0
+        """Where in the log the present process begins to speak."""
 
     async def start(self) -> None:
         """Start it, and wait until it answers.
@@ -89,15 +91,17 @@ class VllmServer:
     async def stop(self) -> None:
         """End it with all that it has started. Safe to call twice, and after a failed start."""
         self._gate.shut_for_good("the engine has been stopped")
-        if self._watch is not None:
-            self._watch.cancel()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
             with suppress(asyncio.CancelledError):
-                await self._watch
-            self._watch = None
-        if self._process is not None:
-            await self._process.stop()
-            self._process = None
-        await self.chat.close()
+                await watch
+        process, self._process = self._process, None
+        try:
+            if process is not None:
+                await process.stop()
+        finally:
+            await self.chat.close()
 
     async def _bring_up(self) -> None:
         for tries in range(1, _PORT_TRIES + 1):
@@ -107,17 +111,39 @@ class VllmServer:
             except ServerStartError as error:
                 if _PORT_TAKEN not in str(error) or tries == _PORT_TRIES:
                     raise
+        await self._unless_it_ends(self._set_up())
+        self._gate.open()
+
+    async def _set_up(self) -> None:
         await self.chat.look()
         for name in self._spec.adapters:
             await self.chat.load_adapter(name, adapter_path(name, self._spec, self._config.vllm))
         await self._prove(self.chat)
-        self._gate.open()
+
+    async def _unless_it_ends(self, asking: Coroutine[Any, Any, None]) -> None:
+        """Do what asks the process, without asking on once it has ended.
+
+        Raises:
+            EngineError, ValueError: it has.
+        """
+        assert self._process is not None
+        asked, ended = asyncio.ensure_future(asking), asyncio.ensure_future(self._process.wait())
+        try:
+            await asyncio.wait([asked, ended], return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise self._start_failure()
+            asked.result()
+        finally:
+            for task in (asked, ended):
+                task.cancel()
+            await asyncio.wait([asked, ended])
 
     async def _start_process(self) -> None:
         port, config = _free_port(), self._config.vllm
         self._endpoint.url = f"http://{HOST}:{port}/v1"
         container = f"winnow-vllm-{secrets.token_hex(6)}"
         by_image = image_command(self._spec, config, port, container) if config.image else None
+        self._log_begin = self.log.stat().st_size if self.log.exists() else 0
         self._process = await KeptProcess.start(
             by_image or server_command(self._spec, config, port),
             server_environment(self._spec, self._key),
@@ -138,24 +164,37 @@ class VllmServer:
 
     async def _keep_up(self) -> None:
         """Start it again whenever it dies, as often as the config allows. Requests wait meanwhile."""
+        try:
+            self._gate.shut_for_good(await self._last_death())
+        except Exception as error:  # whatever broke, those who wait must hear of it
+            self._gate.shut_for_good(f"vLLM died, and could not be started again: {type(error).__name__}: {error}")
+
+    async def _last_death(self) -> str:
+        """Start it again while that is allowed and may help; then say why it is dead for good."""
         most = self._config.vllm.max_restarts
-        for restarts in range(1, most + 2):
-            why = await self._death()
-            self._gate.close()
-            assert self._process is not None
-            await self._process.stop()
-            if restarts > most:
-                self._gate.shut_for_good(
-                    f"vLLM died {restarts} times, the last time because it {why}, and engine.vllm.max_restarts is "
-                    f"{most}. {self._end_of_log()}"
-                )
-                return
+        why = await self._death()
+        for restarts in range(1, most + 1):
+            await self._end_process()
             logger.warning("vLLM %s; starting it again (%d of at most %d times)", why, restarts, most)
             try:
                 await self._bring_up()
-            except (EngineError, ValueError, OSError) as error:
-                self._gate.shut_for_good(f"vLLM {why}, and could not be started again: {error}")
-                return
+            except ValueError as error:
+                return f"vLLM {why}, and could not be started again: {error}"
+            except (EngineError, OSError) as error:  # as its death may have been, this may be a passing fault
+                why = f"did not start again: {str(error).partition(f'. {_LOG_FOLLOWS}')[0]}"
+            else:
+                why = await self._death()
+        await self._end_process()
+        return (
+            f"vLLM died {most + 1} times, the last time because it {why}, and engine.vllm.max_restarts is {most}. "
+            f"{self._end_of_log()}"
+        )
+
+    async def _end_process(self) -> None:
+        """Hold requests up, and end what is left of the process."""
+        self._gate.close()
+        assert self._process is not None
+        await self._process.stop()
 
     async def _death(self) -> str:
         """Wait until the server is dead or hangs, and say which."""
@@ -177,7 +216,7 @@ class VllmServer:
 
     def _start_failure(self) -> Exception:
         """What can be said of a server that ended before it answered."""
-        log = self.log.read_text(errors="replace")
+        log = self._said()
         causes = [cause for cause in _CAUSE.findall(log) if not _SAYS_NOTHING.search(cause)]
         cause = " ".join(causes[-1].split()) if causes else "it does not say why"
         message = f"vLLM did not start: {cause[:500]}"
@@ -189,11 +228,16 @@ class VllmServer:
         return ValueError(f"{message}. {self._end_of_log()}")
 
     def _end_of_log(self) -> str:
+        return "\n".join([f"{_LOG_FOLLOWS}, {self.log}:", *self._said().splitlines()[-_TAIL_LINES:]])
+
+    def _said(self) -> str:
+        """What the present process has written to its log; nothing if that is gone."""
         try:
-            tail = self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+            with self.log.open("rb") as log:
+                log.seek(self._log_begin)
+                return log.read().decode("utf-8", "replace")
         except OSError:
-            tail = []
-        return "\n".join([f"The end of its log, {self.log}:", *tail])
+            return ""
 
 
 def _new_log() -> Path:

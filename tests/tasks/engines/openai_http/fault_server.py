@@ -63,7 +63,10 @@ class FaultServer:
         models: Iterable[Mapping[str, Any]] | None = (MODEL,),
         key: str | None = None,
         port: int = 0,
+        metrics: str = "",
+        loading_faults: Sequence[Fault] | None = None,
     ) -> None:
+        """`loading_faults`: with these it loads its first adapters; without, it loads none."""
         self.chats: list[Seen] = []
         self.looks: list[Seen] = []
         self._faults: Iterator[Fault | None] = itertools.chain(faults, endless)
@@ -71,6 +74,9 @@ class FaultServer:
         self._models = models
         self._key = key
         self._port = port
+        self._metrics = metrics
+        self._loading_faults = None if loading_faults is None else iter(loading_faults)
+        self.adapters: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -92,6 +98,9 @@ class FaultServer:
     async def _start(self) -> None:
         app = web.Application(middlewares=[self._check_key])
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/metrics", self._measure)
+        if self._loading_faults is not None:
+            app.router.add_post("/v1/load_lora_adapter", self._load)
         if self._models is not None:
             app.router.add_get("/v1/models", self._list)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
@@ -111,6 +120,19 @@ class FaultServer:
     async def _list(self, request: web.Request) -> web.StreamResponse:
         self.looks.append(Seen(request.path, dict(request.headers), {}, request.transport))
         return web.json_response({"object": "list", "data": list(self._models or ())})
+
+    async def _load(self, request: web.Request) -> web.StreamResponse:
+        """As vLLM does."""
+        name = (await request.json()).get("lora_name")
+        if name is None or name in self.adapters:
+            words = f"The lora adapter '{name}' has already been loaded." if name else "lora_name: field required"
+            return web.json_response({"error": {"message": words}}, status=400)
+        self.adapters.append(name)
+        fault = next(self._loading_faults or iter(()), None)
+        return web.Response(text="Success") if fault is None else await fault(request, b"Success")
+
+    async def _measure(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(text=self._metrics)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

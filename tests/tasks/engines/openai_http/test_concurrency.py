@@ -118,6 +118,26 @@ def test_requests_that_wait_in_the_server_bring_the_level_down_to_those_it_works
     assert places.limit == 30
 
 
+def test_a_cache_that_is_nearly_full_stops_the_growth_until_there_is_room_again() -> None:
+    server = Simulation(most=1000, first=64, seconds=with_best_level(10_000))
+    server.places.crowded(running=64, waiting=0, cache_share=0.95)
+    server.run(60.0)
+    assert server.most_in_flight == server.places.limit == 64
+    server.places.crowded(running=64, waiting=0, cache_share=0.4)
+    server.run(60.0)
+    assert server.places.limit == 1000
+
+
+def test_with_a_full_cache_a_single_request_that_is_set_aside_brings_the_level_down() -> None:
+    places = Places(100, 100)
+    for _ in range(3):
+        places.crowded(running=97, waiting=3, cache_share=0.5)
+    assert places.limit == 100
+    for _ in range(3):
+        places.crowded(running=97, waiting=3, cache_share=0.98)
+    assert places.limit == 97
+
+
 def test_a_window_in_which_places_stayed_free_changes_nothing() -> None:
     server = Simulation(most=1000, first=32, seconds=with_best_level(4), callers=3)
     server.run(30.0)

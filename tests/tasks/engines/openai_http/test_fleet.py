@@ -11,9 +11,11 @@ import pytest
 
 from tasks.engines.base import ChatRequest, EngineError, Sampling
 from tasks.engines.config import EngineConfig, ModelConfig
+from tasks.engines.openai_http import concurrency, fleet
+from tasks.engines.openai_http.chat_server import Load
 from tasks.engines.openai_http.endpoint import Backoff, Gate
 from tasks.engines.openai_http.engine import OpenAIHttpEngine
-from tests.tasks.engines.openai_http.fault_server import FaultServer, fails, stall
+from tests.tasks.engines.openai_http.fault_server import MODEL, FaultServer, fails, stall
 from tests.tasks.engines.started import ask, play_with, request
 from tests.tasks.rollout.playing import plan
 
@@ -98,6 +100,76 @@ def test_too_many_requests_lower_the_level_and_the_request_is_answered_in_the_en
 
         assert asyncio.run(run()) == 16
         assert len(server.chats) == 2
+
+
+def metrics(running: object, waiting: object, *cache_shares: object, cache: str = "kv_cache_usage_perc") -> str:
+    """A page as vLLM has it, with an engine for each share."""
+    lines = [f'vllm:num_requests_running{{engine="0"}} {running}', f'vllm:num_requests_waiting{{engine="0"}} {waiting}']
+    lines += [f'vllm:{cache}{{engine="{i}",model_name="m"}} {share}' for i, share in enumerate(cache_shares)]
+    return "\n".join(["# TYPE vllm:num_requests_running gauge", *lines, ""])
+
+
+VLLM_MODEL = {**MODEL, "owned_by": "vllm"}
+
+
+def test_what_vllm_says_of_its_load_is_read_with_the_share_of_its_fullest_cache() -> None:
+    for page in (metrics(3.0, 2.0, 0.25, 0.75), metrics("3", "2", 0.75, cache="gpu_cache_usage_perc")):
+        with FaultServer(models=[VLLM_MODEL], metrics=page) as server:
+            engine = engine_at(server)
+
+            async def look(engine: OpenAIHttpEngine = engine) -> Load:
+                async with engine:
+                    return await engine._fleet.servers[0].load()
+
+            assert asyncio.run(look()) == Load(3, 2, 0.75)
+
+
+def test_a_full_cache_in_the_server_ends_the_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "_LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(concurrency, "WINDOW_S", 0.05)
+    levels = []
+    for share in (0.5, 0.95):
+        with FaultServer(models=[VLLM_MODEL], metrics=metrics(64, 0, share)) as server:
+            engine = engine_at(server, max_concurrency=256)
+
+            async def run(engine: OpenAIHttpEngine = engine) -> int:
+                async def ask_on() -> None:
+                    while loop.time() < until:
+                        async with places:
+                            await engine.generate(request())
+
+                async with engine:
+                    loop, places = asyncio.get_running_loop(), engine.places(256)
+                    assert places.limit == 64
+                    await asyncio.sleep(0.2)  # for a first look
+                    until = loop.time() + 1.0
+                    await asyncio.gather(*(ask_on() for _ in range(300)))
+                    return places.limit
+
+            levels.append(asyncio.run(run()))
+    assert levels[0] > 64 == levels[1]
+
+
+def test_metrics_are_seen_while_all_requests_are_in_flight_and_whatever_they_say_the_engine_stops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fleet, "_LOOK_EVERY_S", 0.02)
+    with FaultServer(endless=[stall] * 9, models=[VLLM_MODEL], metrics=metrics("NaN", "+Inf", 0.5)) as server:
+        engine = engine_at(server, max_concurrency=4)
+
+        async def run() -> None:
+            async with engine:
+                engine.places(4)
+                asked = [asyncio.create_task(engine.generate(request())) for _ in range(4)]
+                await asyncio.sleep(0.3)
+                began = asyncio.get_running_loop().time()
+                with pytest.raises(EngineError, match="metrics without vLLM's counts"):
+                    await engine._fleet.servers[0].load()
+                assert asyncio.get_running_loop().time() - began < 1
+                for task in asked:
+                    task.cancel()
+
+        asyncio.run(run())
 
 
 def test_requests_wait_at_a_closed_gate_and_are_turned_away_once_it_is_shut_for_good() -> None:

@@ -18,7 +18,7 @@ from tasks.engines import open_engine
 from tasks.engines.base import ChatRequest, Completion, EngineError, Sampling
 from tasks.engines.config import EngineConfig, ModelConfig
 from tasks.engines.openai_http import endpoint
-from tasks.engines.openai_http.endpoint import Backoff, seconds_of
+from tasks.engines.openai_http.endpoint import WATCHERS, Backoff, seconds_of
 from tasks.engines.openai_http.engine import OpenAIHttpEngine, reach_server
 from tests.tasks.engines.openai_http.fault_server import (
     MODEL,
@@ -296,15 +296,27 @@ def test_a_server_that_is_not_there_is_told_at_the_start() -> None:
     assert time.monotonic() - started < 5
 
 
-def test_an_adapter_is_asked_for_by_name_if_the_server_has_it(tmp_path: Path) -> None:
+def test_an_adapter_is_asked_for_by_name_if_the_server_has_it_and_that_it_is_applied_is_not_taken_for_proven(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with FaultServer(models=[MODEL, {**MODEL, "id": "tuned", "parent": "some-model"}]) as server:
         ask(engine_at(server, {"tuned": tmp_path}), request("base"), request("adapted", adapter="tuned"))
         assert {seen.body["messages"][0]["content"]: seen.body["model"] for seen in server.chats} == {
             "base": "some-model",
             "adapted": "tuned",
         }
+        assert f"{server.url} is no vLLM: that it applies tuned cannot be proven" in caplog.text
         with pytest.raises(EngineError, match=r"no adapter 'other'; the engine has \['tuned'\]"):
             ask(engine_at(server, {"tuned": tmp_path}), request(adapter="other"))
+
+
+def test_an_adapter_whose_loading_is_not_confirmed_is_not_taken_for_one_that_the_server_does_not_want(
+    tmp_path: Path,
+) -> None:
+    with FaultServer(loading_faults=[reset_at_once]) as server:
+        ask(engine_at(server, {"tuned": tmp_path}), request(adapter="tuned"))
+        assert [seen.body["model"] for seen in server.chats] == server.adapters
+        assert len(server.adapters) == 1
 
 
 def test_an_adapter_that_the_server_does_not_have_is_refused(tmp_path: Path) -> None:
@@ -541,4 +553,4 @@ def test_connections_are_used_again(tmp_path: Path) -> None:
     with FaultServer(reply=adding) as server:
         play_with(engine_at(server, max_concurrency=4), plan(60), tmp_path)
         assert len(server.chats) == 60
-        assert len({seen.client for seen in server.chats}) <= 4
+        assert len({seen.client for seen in server.chats}) <= 4 + WATCHERS

@@ -29,13 +29,16 @@ def adapter(folder: Path, **config: object) -> Path:
     return folder
 
 
-def test_a_server_listens_on_loopback_and_its_key_is_in_the_environment_alone() -> None:
+def test_a_server_listens_on_loopback_and_its_key_is_in_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     spec = ServerSpec(Path("/models/qwen"), gpus=("0", "1"))
     command = server_command(spec, VllmConfig(), 8123)
     assert (value_of(command, "--host"), value_of(command, "--port")) == ("127.0.0.1", "8123")
     environment = server_environment(spec, "s3cret")
     assert environment["VLLM_API_KEY"] == "s3cret" and "s3cret" not in " ".join(command)
     assert environment["CUDA_VISIBLE_DEVICES"] == "0,1"
+    on_the_cpu = server_environment(ServerSpec(Path("/models/qwen")), "s3cret")
+    assert on_the_cpu["CUDA_VISIBLE_DEVICES"] == ""  # else a vLLM for CUDA would take all that there are
     assert value_of(command, "--tensor-parallel-size") == "2"
 
 

@@ -39,7 +39,9 @@ def test_without_a_gpu_there_is_nothing_to_wait_for() -> None:
     asyncio.run(wait_until_freed({}))
 
 
-def test_the_drivers_tool_is_asked_for_the_gpus_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_drivers_tool_is_asked_for_the_gpus_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text('#!/bin/sh\n[ "$3" = "--id=1,GPU-7" ] && printf "512\\n40960\\n"\n')
     tool.chmod(0o755)
@@ -47,3 +49,4 @@ def test_the_drivers_tool_is_asked_for_the_gpus_in_use(tmp_path: Path, monkeypat
     assert used_memory(["1", "GPU-7"]) == {"1": 512, "GPU-7": 40960}
     monkeypatch.setenv("PATH", "/nowhere")
     assert used_memory(["1", "GPU-7"]) == {}
+    assert "whether the GPUs' memory is given back cannot be seen: nvidia-smi: " in caplog.text

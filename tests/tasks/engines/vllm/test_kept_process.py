@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from tasks.engines.vllm import kept_process
 from tasks.engines.vllm.kept_process import KeptProcess
 
 FAMILY = """
@@ -63,6 +68,38 @@ def test_stopping_ends_grandchildren_that_left_the_session_and_do_not_listen(tmp
     assert not any(is_alive(pid) for pid in asyncio.run(run()))
 
 
+def test_who_no_longer_waits_for_a_stop_leaves_nothing_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_process, "GRACE_S", 1.0)
+    deaf = ["bash", "-c", "trap '' TERM; setsid sleep 600 & echo $!; wait; wait; sleep 600"]
+
+    async def run() -> KeptProcess:
+        process = await KeptProcess.start(deaf, os.environ, tmp_path / "log", ["echo", "over"])
+        await asyncio.to_thread(wait_until, lambda: (tmp_path / "log").read_text().endswith("\n"))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await process.stop()
+        assert process.returncode is None
+        return process
+
+    process = asyncio.run(run())  # the end of its event loop must not kill the keeper either
+    wait_until(lambda: process.returncode is not None)
+    [pid, over] = (tmp_path / "log").read_text().split()
+    assert (is_alive(int(pid)), over) == (False, "over")
+
+
+def test_a_process_that_nobody_holds_any_more_ends(tmp_path: Path) -> None:
+    async def run() -> None:
+        kept = await KeptProcess.start(family_in(tmp_path), os.environ, tmp_path / "log")
+        await asyncio.to_thread(pids_in, tmp_path)
+        del kept
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # by the standard library, which cannot know the keeper
+        asyncio.run(run())
+        gc.collect()
+    wait_until(lambda: not any(is_alive(pid) for pid in pids_in(tmp_path)))
+
+
 def test_a_command_that_dies_takes_its_children_along(tmp_path: Path) -> None:
     async def run() -> None:
         process = await KeptProcess.start(family_in(tmp_path), os.environ, tmp_path / "log")
@@ -83,7 +120,7 @@ def owner_of(folder: Path) -> subprocess.Popen[bytes]:
         from tasks.engines.vllm.kept_process import KeptProcess
 
         async def run():
-            await KeptProcess.start({family_in(folder)!r}, os.environ, Path({str(folder / "log")!r}))
+            kept = await KeptProcess.start({family_in(folder)!r}, os.environ, Path({str(folder / "log")!r}))
             await asyncio.sleep(600)
 
         asyncio.run(run())
