@@ -33,8 +33,8 @@ def check_row(row: object, where: str) -> dict[str, Any]:
         )
     if lost := [key for key in LOST if row.get(key) not in (None, "", "[]", [])]:
         raise DataFileError(
-            f"{where}: the row also has {', '.join(map(repr, lost))}, which would be lost; wanted messages that hold all "
-            "that the model should see; put it into a message, or leave the key out."
+            f"{where}: the row also has {', '.join(map(repr, lost))}, which would be lost; wanted all that the model "
+            "should see in messages; put it into one, or leave the key out."
         )
     messages = [_parse_message(m, i, where) for i, m in enumerate(found)]
     _check_order([m["role"] for m in messages], where)

@@ -15,6 +15,7 @@ from tasks.engines.config import ModelConfig
 from tasks.rollout.artifact import content_hash
 
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 STARTER = "starter"
 STARTER_FOLDER = Path(__file__).parent.parent / "training" / "starter_policy"
 

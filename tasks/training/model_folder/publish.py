@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 
+from tasks.engines.model_files import ADAPTER_WEIGHTS
 from tasks.rollout.artifact import CARD_NAME, publish_folder
 from tasks.training.gate.audit import Audit
 from tasks.training.job import LOSS_CURVE, MERGED, TRAIN_LOG, Job, TrainCounts
 from tasks.training.model_folder.card import card
 from tasks.training.model_folder.merge import write_merged
-from tasks.training.model_folder.proof import ADAPTER_WEIGHTS, MODEL_WEIGHTS, prove
+from tasks.training.model_folder.proof import MODEL_WEIGHTS, prove
 from tasks.training.progress.curve import draw_loss
 from tasks.training.progress.log import Entry, write_log
 

@@ -81,7 +81,6 @@ def _checked(
     record: Record, prompt: str, row: TokenRow, tokenizer: PreTrainedTokenizerBase, end: int
 ) -> TokenRow | UntrainableRowError:
     """The row, if the loss is on a reply that could have been sampled behind this prompt."""
-    reply = record.messages[-1]["content"]
     bos = tokenizer.bos_token_id
     if not row.reply_ids or row.reply_ids == [end]:
         return UntrainableRowError(
@@ -94,8 +93,8 @@ def _checked(
         )
     if end in row.reply_ids[: -1 if row.reply_ids[-1] == end else None]:
         return UntrainableRowError(
-            f"the reply holds {tokenizer.decode([end])}, which ends a turn, so the model would learn to go on after it; "
-            "leave it out of the reply, to which it is added, or delete the line"
+            f"the reply holds {tokenizer.decode([end])}, which ends a turn, so the model would learn to go on behind "
+            "it; leave it out of the reply, to which it is added, or delete the line"
         )
     return _with_whole_thoughts(record, prompt, row, tokenizer)
 
