@@ -380,7 +380,9 @@ def test_dora_with_rslora_goes_on_in_its_form_and_is_merged(
     assert run_job(make_job(form)).kind == "done"
     first = shutil.move(tmp_path / "out", tmp_path / "first")
     shutil.rmtree(tmp_path / "work" / CHECKPOINTS)
-    onward = with_form_of_init(TrainConfig(**{**CONFIG.model_dump(), "init_adapter": first, "merge": True}))
+    onward = with_form_of_init(
+        TrainConfig(**{**CONFIG.model_dump(exclude_unset=True), "init_adapter": first, "merge": True})
+    )
     outcome = run_job(make_job(onward, model=tiny_model))
     assert (
         outcome.counts is not None and outcome.counts.form == "DoRA and rsLoRA, rank 4, alpha 16, continued from first"
@@ -404,7 +406,7 @@ def test_an_adapter_of_another_model_is_not_gone_on_from(
     assert run_job(job).kind == "done"
     before = shutil.move(tmp_path / "out", tmp_path / "first")
     shutil.rmtree(tmp_path / "work" / CHECKPOINTS)
-    onward = TrainConfig(**{**CONFIG.model_dump(), "init_adapter": before})
+    onward = TrainConfig(**{**CONFIG.model_dump(exclude_unset=True), "init_adapter": before})
     with pytest.raises(ValueError, match=r"train\.init_adapter: .*first was trained on owner/name, but model\.path is"):
         check_form(onward, ModelConfig(path=str(tiny_model)), tmp_path / "out")
     starter = resolve_model(ModelConfig(path="starter"))
