@@ -122,7 +122,7 @@ def load_model(job: Job, dtype: torch.dtype, device: torch.device) -> Any:
     """
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     config = job.config
     if config.quantization == "4bit" and device.type != "cuda":
@@ -135,6 +135,7 @@ def load_model(job: Job, dtype: torch.dtype, device: torch.device) -> Any:
         **(_in_4_bits(dtype, device) if config.quantization == "4bit" else {}),
     )
     if not config.use_lora:
+        model.generation_config = GenerationConfig()  # transformers reads some that it then refuses to write
         return model
     if config.init_adapter is None:
         lora = LoraConfig(

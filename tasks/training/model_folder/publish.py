@@ -1,8 +1,9 @@
 """The model folder: proven, then published with exactly the files that it promises.
 
 With LoRA: config.json adapter_config.json adapter_model.safetensors tokenizer_config.json special_tokens_map.json
-tokenizer.json training_args.bin; with a full fine-tune model.safetensors instead of the two adapter files. Beside them
-README.md (the card), loss_curve.png, train_log.jsonl and run_config.yaml and, where it is asked for, the folder merged.
+tokenizer.json training_args.bin; with a full fine-tune model.safetensors instead of the two adapter files, and
+generation_config.json if the base has one. Beside them README.md (the card), loss_curve.png, train_log.jsonl and
+run_config.yaml and, where it is asked for, the folder merged.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import Any
 
 import torch
 
-from tasks.engines.model_files import ADAPTER_WEIGHTS
+from tasks.engines.model_files import ADAPTER_WEIGHTS, GENERATION_CONFIG
 from tasks.rollout.artifact import CARD_NAME, publish_folder
 from tasks.training.gate.audit import Audit
 from tasks.training.job import LOSS_CURVE, MERGED, TRAIN_LOG, Job, TrainCounts
 from tasks.training.model_folder.card import card
-from tasks.training.model_folder.merge import write_merged
+from tasks.training.model_folder.merge import copy_generation_config, write_merged
 from tasks.training.model_folder.proof import MODEL_WEIGHTS, prove
 from tasks.training.progress.curve import draw_loss
 from tasks.training.progress.log import Entry, write_log
@@ -54,6 +55,8 @@ def publish_model(
         if job.config.merge:
             write_merged(scratch, job, tokenizer, scratch / MERGED)
             files.append(MERGED)
+        if not job.config.use_lora and copy_generation_config(job, scratch):
+            files.append(GENERATION_CONFIG)
         _save_tokenizer(tokenizer, scratch)
         torch.save(training_args, scratch / "training_args.bin")
         write_log(log, scratch / TRAIN_LOG)

@@ -255,13 +255,18 @@ def make_job(tiny_model: Path, tmp_path: Path) -> Callable[..., Job]:
 def test_a_full_fine_tune_publishes_a_whole_model(
     tiny_model: Path, tmp_path: Path, make_job: Callable[..., Job]
 ) -> None:
-    outcome = run_job(make_job(CONFIG.model_copy(update={"use_lora": False})))
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    said = {"eos_token_id": [2, 0], "temperature": 0.6, "do_sample": False}  # transformers would not write this
+    (base / "generation_config.json").write_text(json.dumps(said))
+    outcome = run_job(make_job(CONFIG.model_copy(update={"use_lora": False}), model=base))
     assert outcome.kind == "done"
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {n for n in FILES if "adapter" not in n} | {
         "model.safetensors",
+        "generation_config.json",
         *RUN_FILES,
     }
+    assert json.loads((tmp_path / "out/generation_config.json").read_text()) == said
     before, after = (AutoModelForCausalLM.from_pretrained(p).state_dict() for p in (tiny_model, tmp_path / "out"))
     assert before.keys() == after.keys() and any(not torch.equal(before[k], after[k]) for k in before)
 
