@@ -98,8 +98,8 @@ def _check_sharded(config: TrainConfig, file: AccelerateConfig) -> None:
             )
     if file.checkpoints_activations and config.gradient_checkpointing is not False:
         raise AccelerateConfigError(
-            f"train.gradient_checkpointing: {file.path} asks FSDP for it with fsdp_activation_checkpointing, and one of "
-            "them alone may do it; leave that out, or pass --train.gradient_checkpointing false"
+            f"train.gradient_checkpointing: {file.path} asks FSDP for it with fsdp_activation_checkpointing, and one "
+            "of them alone may do it; leave that out, or pass --train.gradient_checkpointing false"
         )
 
 
