@@ -135,7 +135,8 @@ def load_model(job: Job, dtype: torch.dtype, device: torch.device) -> Any:
         **(_in_4_bits(dtype, device) if config.quantization == "4bit" else {}),
     )
     if not config.use_lora:
-        model.generation_config = GenerationConfig()  # transformers reads some that it then refuses to write
+        # transformers reads some that it then refuses to write
+        model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         return model
     if config.init_adapter is None:
         lora = LoraConfig(

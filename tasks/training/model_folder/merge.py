@@ -30,7 +30,7 @@ def write_merged(adapter: Path, job: Job, tokenizer: Any, folder: Path) -> None:
         raise UnusableWeightsError(
             f"the adapter cannot be merged: {error}; nothing was published. Lower train.learning_rate."
         ) from error
-    merged.generation_config = GenerationConfig()
+    merged.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     merged.save_pretrained(folder)
     copy_generation_config(job, folder)
     tokenizer.save_pretrained(folder)
