@@ -138,7 +138,7 @@ class TrainConfig(BaseModel):
     def _read_names_and_weights(cls, given: Any) -> Any:
         """The command line gives a text: a name, names with commas between them, or weights as JSON."""
         if isinstance(given, str):
-            given = _parsed_weights(given) if given.lstrip().startswith("{") else given.split(",")
+            given = _parsed_weights(given) if given.lstrip().startswith("{") else _names(given)
             given = given[0] if isinstance(given, list) and len(given) == 1 else given
         for name, weight in given.items() if isinstance(given, dict) else ():
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
@@ -182,6 +182,10 @@ class TrainConfig(BaseModel):
     def weight(self, path: Path) -> float:
         """How often each row of a file is trained on in one pass, where `data_path` names it."""
         return self.data_path.get(str(path), 1.0) if isinstance(self.data_path, dict) else 1.0
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _parsed_weights(text: str) -> Any:

@@ -12,7 +12,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -31,6 +30,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 RUN_FILES = ("training_args.bin", LOSS_CURVE, TRAIN_LOG, "run_config.yaml", CARD_NAME)
 LORA_FILES = ("config.json", "adapter_config.json", ADAPTER_WEIGHTS, *TOKENIZER_FILES, *RUN_FILES)
 FULL_FILES = ("config.json", MODEL_WEIGHTS, *TOKENIZER_FILES, *RUN_FILES)
+_SCRATCH = "publishing"
+"""A folder in the work folder."""
 
 
 def publish_model(
@@ -48,8 +49,10 @@ def publish_model(
         UnusableWeightsError: weights are NaN or infinite, or nothing has changed; see `prove`.
     """
     files = list(LORA_FILES if job.config.use_lora else FULL_FILES)
-    with publish_folder(job.output_dir) as folder, TemporaryDirectory(dir=job.work_dir) as scratch_name:
-        scratch = Path(scratch_name)
+    scratch = job.work_dir / _SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)  # what a kill has left would take the room of the next one
+    scratch.mkdir()
+    with publish_folder(job.output_dir) as folder:
         _save_weights(model, scratch, job)
         effect = prove(scratch, job)
         if job.config.merge:
@@ -65,6 +68,7 @@ def publish_model(
         (scratch / CARD_NAME).write_text(card(job, found, counts, effect), encoding="utf-8")
         for name in files:  # the libraries write more (templates, other cards), and other things in other versions
             shutil.move(scratch / name, folder / name)
+    shutil.rmtree(scratch)
 
 
 def _step_of_the_best(counts: TrainCounts) -> int | None:

@@ -271,6 +271,20 @@ def test_a_full_fine_tune_publishes_a_whole_model(
     assert before.keys() == after.keys() and any(not torch.equal(before[k], after[k]) for k in before)
 
 
+def test_what_a_kill_while_publishing_has_left_is_gone_with_the_next_publishing(
+    tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    job = make_job(CONFIG)
+    (job_file := tmp_path / "work/job.json").write_text(job.model_dump_json())
+    training = subprocess.Popen([sys.executable, "-m", "tasks.training.sft", str(job_file)], cwd=REPOSITORY)
+    wait_until(lambda: any((tmp_path / "work").glob("*/adapter_model.safetensors")), 60)
+    training.kill()
+    training.wait()
+    assert not (tmp_path / "out").exists() and list((tmp_path / "work").glob("*/adapter_model.safetensors"))
+    assert run_job(job).kind == "done"
+    assert not list((tmp_path / "work").glob("*/adapter_model.safetensors"))
+
+
 def test_an_adapter_names_its_base_as_the_user_did(tmp_path: Path, make_job: Callable[..., Job]) -> None:
     assert run_job(make_job(CONFIG)).kind == "done"
     assert json.loads((tmp_path / "out/adapter_config.json").read_text())["base_model_name_or_path"] == "owner/name"
