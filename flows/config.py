@@ -148,7 +148,10 @@ class RunConfig(BaseModel):
     def resolved(self) -> Tree:
         """The whole tree as plain data, with the folders that were derived."""
         folders = {"collect": {"data_dir": str(self.data_dir)}, "train": {"output_dir": str(self.output_dir)}}
-        return merged(self.model_dump(mode="json"), folders)
+        tree = merged(self.model_dump(mode="json"), folders)
+        if self.train.init_adapter is not None:  # it has a form of its own, which a default must not contradict later
+            tree["train"] = {k: v for k, v in tree["train"].items() if k not in self.train.unset_form}
+        return tree
 
     def save(self, path: Path) -> None:
         """Write the resolved config as YAML; `--config` reads it back."""

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 LAYOUTS = 'a list "messages", a list "conversations", or a "prompt" with a "completion"'
 """What a row may hold; the first of them that it has is read."""
 
-COLUMNS = ("messages", "conversations", "system", "prompt", "completion", "metadata")
-"""Every key that is read; a file of columns need not be read further."""
+LOST = ("tools", "functions")
+"""What a model may be shown beside messages, and what nothing here can show it."""
+
+COLUMNS = ("messages", "conversations", "system", "prompt", "completion", "metadata", *LOST)
+"""Every key that is looked at; a file of columns need not be read further."""
 
 _SPEAKERS = {
     "human": "user",
@@ -25,15 +28,23 @@ def find_messages(row: Mapping[str, object]) -> list[object] | None:
     """A row's messages, not checked yet; None: it has none of `LAYOUTS`.
 
     - `messages`: role and content.
-    - `conversations` (ShareGPT): from and value, or role and content; `system` beside it comes first.
+    - `conversations` (ShareGPT): from and value, or role and content.
     - `prompt` and `completion`: each a text, which becomes a user's message or the reply, or a list of messages.
+
+    `system` beside any of them comes first, unless the messages begin with it.
     """
+    messages = _messages(row)
+    if messages is None or row.get("system") in (None, ""):
+        return messages
+    system = {"role": "system", "content": row["system"]}
+    return messages if messages[:1] == [system] else [system, *messages]
+
+
+def _messages(row: Mapping[str, object]) -> list[object] | None:
     if isinstance(messages := row.get("messages"), list):
         return messages
     if isinstance(said := row.get("conversations"), list):
-        system = row.get("system")
-        before = [{"role": "system", "content": system}] if isinstance(system, str) and system else []
-        return [*before, *map(_from_sharegpt, said)]
+        return list(map(_from_sharegpt, said))
     prompt = _side(row.get("prompt"), "user")
     completion = _side(row.get("completion"), "assistant")
     return None if prompt is None or completion is None else [*prompt, *completion]

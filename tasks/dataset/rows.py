@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tasks.dataset.layouts import LAYOUTS, find_messages
+from tasks.dataset.layouts import LAYOUTS, LOST, find_messages
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -21,7 +21,8 @@ def check_row(row: object, where: str) -> dict[str, Any]:
         where: stands in front of every error, as `file:line`.
 
     Raises:
-        DataFileError: it has no layout that is known, or its messages are not a prompt and an assistant's reply.
+        DataFileError: it has no layout that is known, holds what would be lost, or its messages are not a prompt and an
+            assistant's reply.
     """
     if not isinstance(row, dict) or (found := find_messages(row)) is None:
         found_instead = (
@@ -29,6 +30,11 @@ def check_row(row: object, where: str) -> dict[str, Any]:
         )
         raise DataFileError(
             f"{where}: found {found_instead}; wanted an object with {LAYOUTS}; mend or delete the line."
+        )
+    if lost := [key for key in LOST if row.get(key) not in (None, "", "[]", [])]:
+        raise DataFileError(
+            f"{where}: the row also has {', '.join(map(repr, lost))}, which would be lost; wanted all that the model "
+            "should see in messages; put it into one, or leave the key out."
         )
     messages = [_parse_message(m, i, where) for i, m in enumerate(found)]
     _check_order([m["role"] for m in messages], where)

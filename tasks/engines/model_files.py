@@ -15,6 +15,8 @@ from tasks.engines.config import ModelConfig
 from tasks.rollout.artifact import content_hash
 
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+GENERATION_CONFIG = "generation_config.json"
 STARTER = "starter"
 STARTER_FOLDER = Path(__file__).parent.parent / "training" / "starter_policy"
 

@@ -72,11 +72,13 @@ def publish_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder. An older folder of that name is moved aside, then removed.
+    """The same for a folder. An older folder of that name is moved aside, then removed. A link stays, and the folder
+    that it leads to is replaced.
 
     Between the two renames there is no folder of that name; one that a kill left aside there is put back by the next
     call.
     """
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     _put_back(path)
     tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")

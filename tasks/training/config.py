@@ -12,6 +12,9 @@ MAX_WEIGHT = 1000
 """Of a data file: how often each of its rows is trained on in one pass; less than 1 is a share of the rows."""
 Weight = Annotated[float, Field(gt=0, le=MAX_WEIGHT)]
 
+ADAPTER_FORM = ("lora_r", "lora_alpha", "use_dora", "use_rslora")
+"""Settings that `init_adapter` decides where they are not set."""
+
 
 class TrainConfig(BaseModel):
     """Fine-tuning on the kept turns, with the loss on the replies only."""
@@ -80,7 +83,7 @@ class TrainConfig(BaseModel):
     init_adapter: Path | None = Field(
         None,
         description="Go on from the adapter in this folder, in its form, instead of beginning a new one; with several "
-        "policies, from their folders in it.",
+        "policies, from their folders in it. lora_r and the like that are set must be as in it.",
     )
     merge: bool = Field(
         False, description="Publish base + adapter as a whole model as well, in the folder merged beside the adapter."
@@ -135,7 +138,7 @@ class TrainConfig(BaseModel):
     def _read_names_and_weights(cls, given: Any) -> Any:
         """The command line gives a text: a name, names with commas between them, or weights as JSON."""
         if isinstance(given, str):
-            given = _parsed_weights(given) if given.lstrip().startswith("{") else given.split(",")
+            given = _parsed_weights(given) if given.lstrip().startswith("{") else _names(given)
             given = given[0] if isinstance(given, list) and len(given) == 1 else given
         for name, weight in given.items() if isinstance(given, dict) else ():
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
@@ -149,6 +152,11 @@ class TrainConfig(BaseModel):
     def rows_per_step(self) -> int:
         """Rows that change the weights once, on all devices together."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def unset_form(self) -> set[str]:
+        """What of an adapter's form is left to `init_adapter`."""
+        return set(ADAPTER_FORM) - self.model_fields_set
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -174,6 +182,10 @@ class TrainConfig(BaseModel):
     def weight(self, path: Path) -> float:
         """How often each row of a file is trained on in one pass, where `data_path` names it."""
         return self.data_path.get(str(path), 1.0) if isinstance(self.data_path, dict) else 1.0
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _parsed_weights(text: str) -> Any:

@@ -117,6 +117,7 @@ def check_writable(output_dir: Path) -> None:
         TrainingRefusedError: it cannot, or it would replace something that no training made.
     """
     output_dir = output_dir.expanduser().absolute()
+    output_dir = output_dir.resolve() if output_dir.is_symlink() else output_dir
     if output_dir.exists() and not output_dir.is_dir():
         raise TrainingRefusedError(f"train.output_dir: {output_dir} is a file; name a folder")
     if inside := sorted(path.parent.name for path in output_dir.glob("*/training_args.bin")):

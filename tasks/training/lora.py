@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.engines.config import ModelConfig
-from tasks.engines.model_files import ADAPTER_CONFIG, check_base, is_lora
-from tasks.training.config import TrainConfig
+from tasks.engines.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_base, is_lora
+from tasks.training.config import ADAPTER_FORM, TrainConfig
 from tasks.training.processes.ranks import uses_gpu
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from tasks.training.job import Job
 
-_KEYS = {"lora_r": "r", "lora_alpha": "lora_alpha", "use_dora": "use_dora", "use_rslora": "use_rslora"}
-"""Our names for an adapter's form, and those of its config file."""
+_THEIR_NAMES = {"lora_r": "r"}
+"""In an adapter's config file, where they are not ours."""
 
 _NEEDS_GPU = "train.quantization: 4bit needs a GPU, and none is used here; leave it out"
 """On a CPU bitsandbytes has no gradient for all that it computes."""
@@ -77,10 +77,10 @@ def _check_4_bits(config: TrainConfig) -> None:
 def with_form_of_init(config: TrainConfig) -> TrainConfig:
     """The config with the form of the adapter that it goes on from; the same config if it goes on from none.
 
-    What the config leaves at its default is taken from the adapter.
+    What the config does not set is taken from the adapter.
 
     Raises:
-        AdapterFormError: there is no such adapter, or the config asks for another form.
+        AdapterFormError: there is no such adapter, or the config asks for another form, be it that of the defaults.
     """
     if config.init_adapter is None:
         return config
@@ -89,16 +89,19 @@ def with_form_of_init(config: TrainConfig) -> TrainConfig:
         raise AdapterFormError(
             f"train.init_adapter: {folder} holds no {ADAPTER_CONFIG}; give the folder of a LoRA adapter"
         )
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        pickled = (folder / "adapter_model.bin").is_file()
+        beside = " but adapter_model.bin, a pickle, which may run any code; save it anew with peft" if pickled else ""
+        raise AdapterFormError(f"train.init_adapter: {folder} holds no {ADAPTER_WEIGHTS}{beside}")
     try:
         saved = json.loads((folder / ADAPTER_CONFIG).read_text())
     except json.JSONDecodeError as error:
         raise AdapterFormError(f"train.init_adapter: {folder / ADAPTER_CONFIG} is not JSON: {error}") from None
     if saved.get("peft_type") != "LORA":
         raise AdapterFormError(f"train.init_adapter: {folder} is of the kind {saved.get('peft_type')}; wanted LORA")
-    its = {ours: saved.get(theirs) or type(getattr(config, ours))() for ours, theirs in _KEYS.items()}
-    asked = {name: getattr(config, name) for name in its}
-    defaults = {name: TrainConfig.model_fields[name].default for name in its}
-    if differing := [name for name in its if asked[name] not in (its[name], defaults[name])]:
+    its = {name: saved.get(_THEIR_NAMES.get(name, name)) or type(getattr(config, name))() for name in ADAPTER_FORM}
+    asked = {name: getattr(config, name) for name in its if name not in config.unset_form}
+    if differing := [name for name in asked if asked[name] != its[name]]:
         found = ", ".join(f"{name} {asked[name]}" for name in differing)
         flags = " ".join(f"--train.{name} {str(its[name]).lower()}" for name in differing)
         raise AdapterFormError(
@@ -119,7 +122,7 @@ def load_model(job: Job, dtype: torch.dtype, device: torch.device) -> Any:
     """
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     config = job.config
     if config.quantization == "4bit" and device.type != "cuda":
@@ -132,6 +135,8 @@ def load_model(job: Job, dtype: torch.dtype, device: torch.device) -> Any:
         **(_in_4_bits(dtype, device) if config.quantization == "4bit" else {}),
     )
     if not config.use_lora:
+        # transformers reads some that it then refuses to write
+        model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         return model
     if config.init_adapter is None:
         lora = LoraConfig(

@@ -121,6 +121,14 @@ def test_a_saved_config_reads_back_as_the_same_run(tmp_path: Path) -> None:
     assert again.data_dir == config.data_dir
 
 
+def test_a_saved_config_leaves_to_an_earlier_adapter_what_was_left_to_it(tmp_path: Path) -> None:
+    config = read_config(RunConfig, ["--train.init_adapter", "before", "--train.lora_alpha", "16"])
+    config.save(tmp_path / "saved.yaml")
+    again = read_config(RunConfig, ["--config", str(tmp_path / "saved.yaml")])
+    assert again.train.unset_form == config.train.unset_form == {"lora_r", "use_dora", "use_rslora"}
+    assert again.resolved() == config.resolved()
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -7,7 +7,7 @@ fixed text.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,11 +18,11 @@ from torch import Tensor
 from tasks.engines.adapter_probe import make_probe
 from tasks.engines.config import ModelConfig
 from tasks.engines.devices import pick_device, pick_dtype
-from tasks.engines.model_files import is_lora
+from tasks.engines.model_files import ADAPTER_WEIGHTS, is_lora
 from tasks.training.job import Job
 from tasks.training.lora import load_model
 
-ADAPTER_WEIGHTS, MODEL_WEIGHTS = "adapter_model.safetensors", "model.safetensors"
+MODEL_WEIGHTS = "model.safetensors"
 _LEAST_EFFECT = 1e-6
 """Mean change of a token's log-probability, in nats. Below it is what rounding does."""
 
@@ -35,10 +35,11 @@ class UnusableWeightsError(RuntimeError):
 
 
 def prove(folder: Path, job: Job) -> float:
-    """See that weights in a folder are numbers, were trained, and change what the base model says.
+    """See that weights in a folder are numbers, were trained, and change what the model says.
 
     Returns:
-        How much they change it: the mean over the tokens of a fixed text, in nats of log-probability, up or down.
+        How much they change what the base model says: the mean over the tokens of a fixed text, in nats of
+        log-probability, up or down.
 
     Raises:
         UnusableWeightsError: they are or do not. The message says what to do.
@@ -61,7 +62,7 @@ def _check_finite(weights: Mapping[str, Tensor]) -> None:
 def _check_changed(weights: Mapping[str, Tensor], job: Job) -> None:
     if job.config.init_adapter is not None:
         before = load_file(job.config.init_adapter / ADAPTER_WEIGHTS)
-        is_changed = any(name not in before or not torch.equal(value, before[name]) for name, value in weights.items())
+        is_changed = any(not torch.equal(value, before[name]) for name, value in weights.items() if name in before)
     elif job.config.use_lora:  # B starts at zero, and with it the adapter's whole effect but that of lengths
         is_changed = any(bool(value.any()) for name, value in weights.items() if "lora_B" in name)
         is_changed = is_changed or _other_lengths(weights, job)
@@ -101,17 +102,24 @@ def _effect(folder: Path, job: Job) -> float:
         trust_remote_code=job.trust_remote_code,
         chat_template_args=job.chat_template_args,
     )
-    probe = make_probe(base, {"trained": folder})
-    changes = [abs(after - before) for after, before in zip(probe.adapters["trained"], probe.base, strict=True)]
-    effect = math.fsum(changes) / len(changes)
+    began_with = job.config.init_adapter
+    probe = make_probe(base, {"trained": folder, **({"before": began_with} if began_with else {})})
+    trained = probe.adapters["trained"]
+    effect = _mean_change(probe.base, trained)
+    learnt = _mean_change(probe.adapters["before"], trained) if began_with else effect
     if not math.isfinite(effect):
         raise UnusableWeightsError(
             "with the trained weights the log-probabilities of a fixed text are NaN or infinite; nothing was "
             "published. Lower train.learning_rate."
         )
-    if effect < _LEAST_EFFECT:
+    if learnt < _LEAST_EFFECT:
+        since = f" with {began_with.name}" if began_with else ""
         raise UnusableWeightsError(
-            f"the trained weights do not change what the model says: by {effect:.1g} nats a token of a fixed text, as "
-            "rounding does; nothing was published. Raise train.learning_rate, or train for more steps."
+            f"the trained weights do not change what the model says{since}: by {learnt:.1g} nats a token of a fixed "
+            "text, as rounding does; nothing was published. Raise train.learning_rate, or train for more steps."
         )
     return effect
+
+
+def _mean_change(before: Sequence[float], after: Sequence[float]) -> float:
+    return math.fsum(abs(a - b) for a, b in zip(after, before, strict=True)) / len(before)

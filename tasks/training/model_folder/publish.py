@@ -1,8 +1,9 @@
 """The model folder: proven, then published with exactly the files that it promises.
 
 With LoRA: config.json adapter_config.json adapter_model.safetensors tokenizer_config.json special_tokens_map.json
-tokenizer.json training_args.bin; with a full fine-tune model.safetensors instead of the two adapter files. Beside them
-README.md (the card), loss_curve.png, train_log.jsonl and run_config.yaml and, where it is asked for, the folder merged.
+tokenizer.json training_args.bin; with a full fine-tune model.safetensors instead of the two adapter files, and
+generation_config.json if the base has one. Beside them README.md (the card), loss_curve.png, train_log.jsonl and
+run_config.yaml and, where it is asked for, the folder merged.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from tasks.engines.model_files import ADAPTER_WEIGHTS, GENERATION_CONFIG
 from tasks.rollout.artifact import CARD_NAME, publish_folder
 from tasks.training.gate.audit import Audit
 from tasks.training.job import LOSS_CURVE, MERGED, TRAIN_LOG, Job, TrainCounts
 from tasks.training.model_folder.card import card
-from tasks.training.model_folder.merge import write_merged
-from tasks.training.model_folder.proof import ADAPTER_WEIGHTS, MODEL_WEIGHTS, prove
+from tasks.training.model_folder.merge import copy_generation_config, write_merged
+from tasks.training.model_folder.proof import MODEL_WEIGHTS, prove
 from tasks.training.progress.curve import draw_loss
 from tasks.training.progress.log import Entry, write_log
 
@@ -29,6 +30,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 RUN_FILES = ("training_args.bin", LOSS_CURVE, TRAIN_LOG, "run_config.yaml", CARD_NAME)
 LORA_FILES = ("config.json", "adapter_config.json", ADAPTER_WEIGHTS, *TOKENIZER_FILES, *RUN_FILES)
 FULL_FILES = ("config.json", MODEL_WEIGHTS, *TOKENIZER_FILES, *RUN_FILES)
+_SCRATCH = "publishing"
+"""A folder in the work folder."""
 
 
 def publish_model(
@@ -46,13 +49,17 @@ def publish_model(
         UnusableWeightsError: weights are NaN or infinite, or nothing has changed; see `prove`.
     """
     files = list(LORA_FILES if job.config.use_lora else FULL_FILES)
-    with publish_folder(job.output_dir) as folder, TemporaryDirectory(dir=job.work_dir) as scratch_name:
-        scratch = Path(scratch_name)
+    scratch = job.work_dir / _SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)  # what a kill has left would take the room of the next one
+    scratch.mkdir()
+    with publish_folder(job.output_dir) as folder:
         _save_weights(model, scratch, job)
         effect = prove(scratch, job)
         if job.config.merge:
             write_merged(scratch, job, tokenizer, scratch / MERGED)
             files.append(MERGED)
+        if not job.config.use_lora and copy_generation_config(job, scratch):
+            files.append(GENERATION_CONFIG)
         _save_tokenizer(tokenizer, scratch)
         torch.save(training_args, scratch / "training_args.bin")
         write_log(log, scratch / TRAIN_LOG)
@@ -61,6 +68,7 @@ def publish_model(
         (scratch / CARD_NAME).write_text(card(job, found, counts, effect), encoding="utf-8")
         for name in files:  # the libraries write more (templates, other cards), and other things in other versions
             shutil.move(scratch / name, folder / name)
+    shutil.rmtree(scratch)
 
 
 def _step_of_the_best(counts: TrainCounts) -> int | None:

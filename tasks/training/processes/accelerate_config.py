@@ -32,6 +32,8 @@ class AccelerateConfig:
     strategy: Strategy
     num_processes: int | None
     use_cpu: bool
+    checkpoints_activations: bool
+    """Whether FSDP computes them twice, which only one of the two may have it do."""
 
 
 def read_accelerate_config(path: Path) -> AccelerateConfig:
@@ -49,20 +51,34 @@ def read_accelerate_config(path: Path) -> AccelerateConfig:
     strategy = _STRATEGIES[kind]
     if content.get("num_machines", 1) != 1:
         raise _refused(path, f"num_machines {content['num_machines']}", "1: a training runs on one machine")
-    if strategy == "fsdp" and (version := (content.get("fsdp_config") or {}).get("fsdp_version", 1)) != 2:
+    if (gpus := content.get("gpu_ids")) not in (None, "all"):
+        raise _refused(path, f"gpu_ids {gpus}", "all; CUDA_VISIBLE_DEVICES says which GPUs there are to use")
+    fsdp = _section(content, "fsdp_config", path)
+    if strategy == "fsdp" and (version := fsdp.get("fsdp_version", 1)) != 2:
         raise _refused(path, f"fsdp_config.fsdp_version {version}", "2")
     use_cpu = kind == "MULTI_CPU" or bool(content.get("use_cpu", False))
     if strategy != "ddp" and use_cpu:
         raise _refused(path, f"{kind} with use_cpu", "GPUs for it; on the CPU: distributed_type MULTI_CPU")
     if strategy == "deepspeed":
-        _check_deepspeed(content.get("deepspeed_config") or {}, path)
+        _check_deepspeed(_section(content, "deepspeed_config", path), path)
     processes = content.get("num_processes")
-    if processes is not None and (not isinstance(processes, int) or processes < 1):
+    if processes is not None and (type(processes) is not int or processes < 1):
         raise _refused(path, f"num_processes {processes!r}", "a number of at least 1, or none for all GPUs")
-    return AccelerateConfig(path, strategy, processes, use_cpu)
+    twice = strategy == "fsdp" and bool(fsdp.get("fsdp_activation_checkpointing"))
+    return AccelerateConfig(path, strategy, processes, use_cpu, twice)
+
+
+def _section(content: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    section = content.get(name) or {}
+    if not isinstance(section, dict):
+        raise _refused(path, f"{name} {section!r}", "settings by name, as `accelerate config` writes them")
+    return section
 
 
 def _check_deepspeed(settings: dict[str, Any], path: Path) -> None:
+    if file := settings.get("deepspeed_config_file"):
+        wanted = "its settings here, in deepspeed_config, where they can be judged"
+        raise _refused(path, f"deepspeed_config.deepspeed_config_file {file}", wanted)
     steps = settings.get("gradient_accumulation_steps", 1)
     if steps not in (1, "auto"):
         wanted = "1: how many rows a step has is said by train.gradient_accumulation_steps"

@@ -96,6 +96,11 @@ def _check_sharded(config: TrainConfig, file: AccelerateConfig) -> None:
             raise AccelerateConfigError(
                 f"{setting}: it cannot be had with the {file.strategy} of {file.path}; leave one of the two out"
             )
+    if file.checkpoints_activations and config.gradient_checkpointing is not False:
+        raise AccelerateConfigError(
+            f"train.gradient_checkpointing: {file.path} asks FSDP for it with fsdp_activation_checkpointing, and one "
+            "of them alone may do it; leave that out, or pass --train.gradient_checkpointing false"
+        )
 
 
 def become_ranks(config: TrainConfig, work_dir: Path, arguments: Sequence[str]) -> str | None:

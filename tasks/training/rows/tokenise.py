@@ -81,7 +81,6 @@ def _checked(
     record: Record, prompt: str, row: TokenRow, tokenizer: PreTrainedTokenizerBase, end: int
 ) -> TokenRow | UntrainableRowError:
     """The row, if the loss is on a reply that could have been sampled behind this prompt."""
-    reply = record.messages[-1]["content"]
     bos = tokenizer.bos_token_id
     if not row.reply_ids or row.reply_ids == [end]:
         return UntrainableRowError(
@@ -92,19 +91,38 @@ def _checked(
             f"the prompt begins with {tokenizer.bos_token} twice; wanted it once; the chat template or the first "
             "message has one too many"
         )
+    if end in row.reply_ids[: -1 if row.reply_ids[-1] == end else None]:
+        return UntrainableRowError(
+            f"the reply holds {tokenizer.decode([end])}, which ends a turn, so the model would learn to go on behind "
+            "it; leave it out of the reply, to which it is added, or delete the line"
+        )
+    return _with_whole_thoughts(record, prompt, row, tokenizer)
+
+
+def _with_whole_thoughts(
+    record: Record, prompt: str, row: TokenRow, tokenizer: PreTrainedTokenizerBase
+) -> TokenRow | UntrainableRowError:
+    """The row, if thoughts begin and end in it once."""
+    reply = record.messages[-1]["content"]
+    begins, ends = reply.lstrip().startswith(_THINK_BEGINS), _THINK_ENDS in reply
+    is_cut_off = _finish_reason(record) == "length"
     if _THINK_ENDS in reply and _THINK_ENDS not in str(tokenizer.decode(row.reply_ids, skip_special_tokens=False)):
         return UntrainableRowError(f"the tokenizer loses {_THINK_ENDS} in the reply; take another model")
-    if prompt.rstrip().endswith(_THINK_BEGINS):
-        if reply.lstrip().startswith(_THINK_BEGINS):
-            return UntrainableRowError(
-                f"{_THINK_BEGINS} would stand there twice: the chat template opens the thoughts and so does the reply; "
-                "leave it out of the reply"
-            )
-        if _THINK_ENDS not in reply and _finish_reason(record) != "length":
-            return UntrainableRowError(
-                f"the chat template opens {_THINK_BEGINS}, and the reply never closes it, so its thoughts are lost; "
-                "put them into the reply, or pass --model.chat_template_args.enable_thinking false"
-            )
+    if prompt.rstrip().endswith((_THINK_BEGINS, _THINK_ENDS)) and begins:
+        return UntrainableRowError(
+            f"{_THINK_BEGINS} would stand there twice: the chat template opens the thoughts and so does the reply; "
+            "leave it out of the reply"
+        )
+    if prompt.rstrip().endswith(_THINK_BEGINS) and not ends and not is_cut_off:
+        return UntrainableRowError(
+            f"the chat template opens {_THINK_BEGINS}, and the reply never closes it, so its thoughts are lost; "
+            "put them into the reply, or pass --model.chat_template_args.enable_thinking false"
+        )
+    if begins and not ends and not is_cut_off:
+        return UntrainableRowError(
+            f"the reply opens {_THINK_BEGINS} and never closes it, so the model would learn to end amid its thoughts; "
+            "mend or delete the line"
+        )
     return row
 
 

@@ -27,6 +27,10 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "conversations of roles": {"conversations": WANTED},
     "prompt and completion": {"prompt": WANTED[:2], "completion": WANTED[2:]},
     "prompt, and a text": {"prompt": WANTED[:2], "completion": "2"},
+    "prompt beside a system": {"prompt": "What is 1 + 1?", "completion": "2", "system": "Be short."},
+    "messages beside a system": {"messages": WANTED[1:], "system": "Be short."},
+    "messages that begin with the system beside them": {"messages": WANTED, "system": "Be short."},
+    "messages without tools": {"messages": WANTED, "tools": []},
 }
 
 
@@ -76,6 +80,10 @@ BROKEN: dict[str, dict[str, Any]] = {
     "message 0 has role 'narrator'; wanted one of": {"conversations": [{"from": "narrator", "value": "x"}, *SHAREGPT]},
     "the last message has role 'user'": {"conversations": [*SHAREGPT, SHAREGPT[0]]},
     'a "prompt" with a "completion"': {"prompt": "q", "response": "a"},
+    "message 1 has role 'system'; wanted it first": {"messages": WANTED, "system": "Be long."},
+    "message 0 has an object as content": {"messages": WANTED[1:], "system": {"text": "Be short."}},
+    "the row also has 'tools', which would be lost": {"messages": WANTED, "tools": [{"name": "search"}]},
+    "the row also has 'functions', which would be lost": {"prompt": "q", "completion": "a", "functions": "[{}]"},
     "the assistant's reply is empty": {"prompt": "q", "completion": " "},
     "message 1 also has 'tool_calls', which would be lost": {
         "prompt": "q",

@@ -21,6 +21,19 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     assert (tmp_path / "model" / "file").read_text() == "new"
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_folder_is_replaced_where_a_link_leads(tmp_path: Path, is_there: bool) -> None:
+    disk = tmp_path / "disk"
+    (disk / "big" if is_there else disk).mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(disk / "big")
+    for content in ("one", "two"):
+        with publish_folder(link) as folder:
+            (folder / "file").write_text(content)
+        assert link.is_symlink() and (disk / "big" / "file").read_text() == content
+    assert [path.name for path in disk.iterdir()] == ["big"] and len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_failure_between_the_renames_keeps_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tmp_path / "model", "old")
     rename = Path.rename

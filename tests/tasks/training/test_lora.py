@@ -45,6 +45,9 @@ def test_another_form_or_no_adapter_is_refused(tiny_model: Path, tmp_path: Path)
     before = write_adapter(job_of(tiny_model, tmp_path), tmp_path / "before")
     with pytest.raises(AdapterFormError, match=r"wants \(lora_r 32\); pass --train.lora_r 4, or leave it"):
         with_form_of_init(TrainConfig(init_adapter=before, lora_r=32))
+    with pytest.raises(AdapterFormError, match=r"wants \(lora_r 64, use_rslora False\); pass --train.lora_r 4"):
+        rs = write_adapter(job_of(tiny_model, tmp_path, use_rslora=True), tmp_path / "rs")
+        with_form_of_init(TrainConfig(init_adapter=rs, lora_r=64, lora_alpha=8, use_rslora=False))  # both the defaults
     with pytest.raises(AdapterFormError, match=r"holds no adapter_config\.json"):
         with_form_of_init(TrainConfig(init_adapter=tmp_path))
     with pytest.raises(AdapterFormError, match=r"also train\.output_dir"):
@@ -54,6 +57,18 @@ def test_another_form_or_no_adapter_is_refused(tiny_model: Path, tmp_path: Path)
         with_form_of_init(TrainConfig(init_adapter=before))
     (before / "adapter_config.json").write_text("{")
     with pytest.raises(AdapterFormError, match="is not JSON"):
+        with_form_of_init(TrainConfig(init_adapter=before))
+
+
+def test_weights_that_are_pickled_or_not_there_are_refused_before_they_are_loaded(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    before = write_adapter(job_of(tiny_model, tmp_path), tmp_path / "before")
+    (before / "adapter_model.safetensors").rename(before / "adapter_model.bin")
+    with pytest.raises(AdapterFormError, match=r"no adapter_model\.safetensors but adapter_model\.bin, a pickle"):
+        with_form_of_init(TrainConfig(init_adapter=before))
+    (before / "adapter_model.bin").unlink()
+    with pytest.raises(AdapterFormError, match=r"holds no adapter_model\.safetensors$"):
         with_form_of_init(TrainConfig(init_adapter=before))
 
 

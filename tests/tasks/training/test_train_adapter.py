@@ -266,15 +266,34 @@ def make_job(tiny_model: Path, tmp_path: Path) -> Callable[..., Job]:
 def test_a_full_fine_tune_publishes_a_whole_model(
     tiny_model: Path, tmp_path: Path, make_job: Callable[..., Job]
 ) -> None:
-    outcome = run_job(make_job(CONFIG.model_copy(update={"use_lora": False})))
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    said = {"eos_token_id": [2, 0], "temperature": 0.6, "do_sample": False}  # transformers would not write this
+    (base / "generation_config.json").write_text(json.dumps(said))
+    outcome = run_job(make_job(CONFIG.model_copy(update={"use_lora": False}), model=base))
     assert outcome.kind == "done"
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {n for n in FILES if "adapter" not in n} | {
         "model.safetensors",
+        "generation_config.json",
         *RUN_FILES,
     }
+    assert json.loads((tmp_path / "out/generation_config.json").read_text()) == said
     before, after = (AutoModelForCausalLM.from_pretrained(p).state_dict() for p in (tiny_model, tmp_path / "out"))
     assert before.keys() == after.keys() and any(not torch.equal(before[k], after[k]) for k in before)
+
+
+def test_what_a_kill_while_publishing_has_left_is_gone_with_the_next_publishing(
+    tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    job = make_job(CONFIG)
+    (job_file := tmp_path / "work/job.json").write_text(job.model_dump_json())
+    training = subprocess.Popen([sys.executable, "-m", "tasks.training.sft", str(job_file)], cwd=REPOSITORY)
+    wait_until(lambda: any((tmp_path / "work").glob("*/adapter_model.safetensors")), 60)
+    training.kill()
+    training.wait()
+    assert not (tmp_path / "out").exists() and list((tmp_path / "work").glob("*/adapter_model.safetensors"))
+    assert run_job(job).kind == "done"
+    assert not list((tmp_path / "work").glob("*/adapter_model.safetensors"))
 
 
 def test_an_adapter_names_its_base_as_the_user_did(tmp_path: Path, make_job: Callable[..., Job]) -> None:
@@ -391,7 +410,9 @@ def test_dora_with_rslora_goes_on_in_its_form_and_is_merged(
     assert run_job(make_job(form)).kind == "done"
     first = shutil.move(tmp_path / "out", tmp_path / "first")
     shutil.rmtree(tmp_path / "work" / CHECKPOINTS)
-    onward = with_form_of_init(TrainConfig(**{**CONFIG.model_dump(), "init_adapter": first, "merge": True}))
+    onward = with_form_of_init(
+        TrainConfig(**{**CONFIG.model_dump(exclude_unset=True), "init_adapter": first, "merge": True})
+    )
     outcome = run_job(make_job(onward, model=tiny_model))
     assert (
         outcome.counts is not None and outcome.counts.form == "DoRA and rsLoRA, rank 4, alpha 16, continued from first"
@@ -415,7 +436,7 @@ def test_an_adapter_of_another_model_is_not_gone_on_from(
     assert run_job(job).kind == "done"
     before = shutil.move(tmp_path / "out", tmp_path / "first")
     shutil.rmtree(tmp_path / "work" / CHECKPOINTS)
-    onward = TrainConfig(**{**CONFIG.model_dump(), "init_adapter": before})
+    onward = TrainConfig(**{**CONFIG.model_dump(exclude_unset=True), "init_adapter": before})
     with pytest.raises(ValueError, match=r"train\.init_adapter: .*first was trained on owner/name, but model\.path is"):
         check_form(onward, ModelConfig(path=str(tiny_model)), tmp_path / "out")
     starter = resolve_model(ModelConfig(path="starter"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,19 @@ def test_a_merged_model_says_what_base_and_adapter_say(tiny_model: Path, tmp_pat
     assert probe.adapters["merged"] == pytest.approx(probe.adapters["adapter"], abs=1e-3)
     assert probe.adapters["merged"] != pytest.approx(probe.base, abs=1e-2)
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template
+
+
+def test_a_merged_model_ends_its_replies_as_the_base_does(tiny_model: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(tiny_model, tmp_path / "own")
+    said = {"eos_token_id": [2, 0], "temperature": 0.6, "do_sample": False}  # transformers would not write this
+    (own / "generation_config.json").write_text(json.dumps(said))
+    job = job_of(own, tmp_path)
+    adapter = write_adapter(job, tmp_path / "a")
+    write_merged(adapter, job, AutoTokenizer.from_pretrained(own), tmp_path / "merged")
+    assert json.loads((tmp_path / "merged/generation_config.json").read_text()) == said
+    (own / "generation_config.json").unlink()
+    write_merged(adapter, job, AutoTokenizer.from_pretrained(own), tmp_path / "again")
+    assert not (tmp_path / "again/generation_config.json").exists()
 
 
 def test_a_sum_that_is_not_finite_is_refused(tiny_model: Path, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tasks.training.model_folder.proof import UnusableWeightsError, prove
@@ -37,6 +39,19 @@ def test_an_adapter_that_is_as_the_one_before_it_was_not_trained(tiny_model: Pat
     job = job_of(tiny_model, tmp_path, init_adapter=before)
     with pytest.raises(UnusableWeightsError, match="left every weight as it was"):
         prove(before, job)
+
+
+def test_an_adapter_must_change_what_the_one_before_it_said(tiny_model: Path, tmp_path: Path) -> None:
+    before = write_adapter(job_of(tiny_model, tmp_path), tmp_path / "before")
+    job = job_of(tiny_model, tmp_path, init_adapter=before)
+    weights = load_file(before / "adapter_model.safetensors")
+    for size, folder in ((1e-9, tmp_path / "same"), (1e-2, tmp_path / "other")):
+        shutil.copytree(before, folder)
+        moved = {name: value + size * torch.randn_like(value) for name, value in weights.items()}
+        save_file(moved, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnusableWeightsError, match="do not change what the model says with before: by"):
+        prove(tmp_path / "same", job)
+    assert prove(tmp_path / "other", job) > 1e-3
 
 
 def test_of_dora_the_lengths_count_as_well(tiny_model: Path, tmp_path: Path) -> None:

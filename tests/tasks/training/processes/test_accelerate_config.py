@@ -42,6 +42,14 @@ def test_what_accelerate_config_writes_is_read(tmp_path: Path) -> None:
             "wanted deepspeed_config.zero3_save_16bit",
         ),
         ("distributed_type: DEEPSPEED\ndeepspeed_config: {gradient_accumulation_steps: 8}\n", "accumulation_steps 8"),
+        (
+            "distributed_type: DEEPSPEED\ndeepspeed_config: {deepspeed_config_file: ds.json}\n",
+            r"found deepspeed_config.deepspeed_config_file ds.json in .*; wanted its settings here",
+        ),
+        ("distributed_type: MULTI_GPU\ngpu_ids: 0\n", "found gpu_ids 0 in .*; wanted all; CUDA_VISIBLE_DEVICES"),
+        ("distributed_type: MULTI_CPU\nnum_processes: true\n", "found num_processes True"),
+        ("distributed_type: FSDP\nfsdp_config: 2\n", "found fsdp_config 2 in .*; wanted settings by name"),
+        ("distributed_type: DEEPSPEED\ndeepspeed_config: [zero]\n", "found deepspeed_config .'zero'."),
         ("distributed_type: FSDP\nuse_cpu: true\nfsdp_config: {fsdp_version: 2}\n", "found FSDP with use_cpu"),
     ],
 )

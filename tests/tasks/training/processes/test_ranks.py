@@ -118,3 +118,14 @@ def test_gpus_that_are_not_here_are_named_before_anything_starts(tmp_path: Path)
         num_processes(TrainConfig(accelerate_config=path, num_gpus=0))
     with pytest.raises(AccelerateConfigError, match="cannot read"):
         num_processes(TrainConfig(accelerate_config=tmp_path / "none.yaml"))
+
+
+def test_activations_are_computed_twice_by_one_of_the_two_that_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    path = tmp_path / "fsdp.yaml"
+    path.write_text("distributed_type: FSDP\nfsdp_config: {fsdp_version: 2, fsdp_activation_checkpointing: true}\n")
+    with pytest.raises(AccelerateConfigError, match=r"fsdp_activation_checkpointing, and one of them alone"):
+        num_processes(TrainConfig(accelerate_config=path))
+    assert num_processes(TrainConfig(accelerate_config=path, gradient_checkpointing=False)) == 2

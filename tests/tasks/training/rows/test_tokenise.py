@@ -106,6 +106,27 @@ def test_thoughts_are_trained_where_the_template_opens_them_and_where_it_does_no
     assert tokenizer.decode(cut.reply_ids) == " It is 2.\n"
 
 
+def test_thoughts_are_not_opened_behind_those_that_the_template_has_closed(thinking_model: Path) -> None:
+    thinking: Any = AutoTokenizer.from_pretrained(thinking_model)
+    thought = [*CHAT[:-1], {"role": "assistant", "content": "<think>one</think>two"}]
+    assert rows_of([record(thought)], thinking)
+    (doubled,) = tokenise([record(thought)], thinking, {"enable_thinking": False})
+    assert "<think> would stand there twice" in str(doubled)
+
+
+def test_thoughts_that_a_reply_never_closes_are_refused_unless_it_was_cut_off(tokenizer: Any) -> None:
+    open_ended = [*CHAT[:-1], {"role": "assistant", "content": "<think>It is 2."}]
+    (found,) = tokenise([record(open_ended)], tokenizer, {})
+    assert "opens <think> and never closes it" in str(found)
+    assert rows_of([record(open_ended, finish_reason="length")], tokenizer)
+
+
+@pytest.mark.parametrize("reply", ["It is 2.<|im_end|>", "2<|im_end|>\n<|im_start|>user\nAnd 3?"])
+def test_a_reply_that_goes_on_behind_its_end_is_refused(tokenizer: Any, reply: str) -> None:
+    (found,) = tokenise([record([*CHAT[:-1], {"role": "assistant", "content": reply}])], tokenizer, {})
+    assert "the reply holds <|im_end|>, which ends a turn" in str(found)
+
+
 def test_a_reply_of_which_the_tokenizer_makes_nothing_is_refused(tiny_model: Path) -> None:
     from tokenizers.normalizers import Replace
 
