@@ -209,6 +209,8 @@ class StepTrainer(CheckpointedTrainer):
                 places = np.arange(begin, min(begin + _ROWS_MEASURED_AT_ONCE, len(rows)))
                 hands = [places[hand] for hand in deal(rows.lengths[places].tolist(), self.accelerator.num_processes)]
                 for batch, weight in self._micro_batches(rows, hands, is_plain=False):
+                    if self.state.global_step:  # before the first step there is nothing to save
+                        self.abandon_step_if_told_to()
                     total += weight * self._loss(model, batch)
         model.train(was_training)
         if self.accelerator.num_processes > 1:

@@ -5,6 +5,7 @@ If the best weights are to be published, they are kept on disk as soon as they a
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,17 @@ class Validation(TrainerCallback):
         self._best = best
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if not any(VALIDATION_LOSS in logged for logged in state.log_history):
+        """Also where a training is resumed that was told to end while it measured."""
+        measured = {logged["step"] for logged in state.log_history if VALIDATION_LOSS in logged}
+        if self._is_due(state) and state.global_step not in measured:
             self._trainer.evaluate()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step % self._steps_per_epoch == 0 or state.global_step >= state.max_steps:
+        if self._is_due(state):
             control.should_evaluate = True
+
+    def _is_due(self, state: Any) -> bool:
+        return state.global_step % self._steps_per_epoch == 0 or state.global_step >= state.max_steps
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if self._best and logs and VALIDATION_LOSS in logs and state.global_step:  # at 0 nothing is trained yet
@@ -60,7 +66,7 @@ class BestWeights:
 
         All processes call it, and one of them writes.
         """
-        if self.point is not None and self.point.loss <= point.loss:
+        if not math.isfinite(point.loss) or (self.point is not None and self.point.loss <= point.loss):
             return
         self.point = point
         weights = {name: _whole(parameter) for name, parameter in _trained(model).items()}
