@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from tasks.engines.base import Engine
 from tasks.engines.config import EngineConfig, ModelConfig
+from tasks.engines.openmp import leave_cores_to_others
 
-# Read when torch is imported. A thread of torch that waits for the others must leave its core to the env's sandbox:
-# when both want the same two cores, waiting in a busy loop makes decoding some ten times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+leave_cores_to_others()  # before anything imports torch
 
 
 def engine_kind(config: EngineConfig) -> str:
@@ -47,7 +45,7 @@ def open_engine(
     if kind == "openai_http":
         from tasks.engines.openai_http.engine import OpenAIHttpEngine
 
-        return OpenAIHttpEngine(engine, model, adapters)
+        return OpenAIHttpEngine(engine, model, adapters, plays_bare=plays_bare)
     if kind == "vllm":
         from tasks.engines.vllm.engine import VllmEngine
 

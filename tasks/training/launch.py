@@ -28,6 +28,7 @@ from pydantic import TypeAdapter
 
 from tasks.engines.config import ModelConfig
 from tasks.engines.model_files import STARTER, model_fingerprint, resolve_model
+from tasks.engines.openmp import as_given
 from tasks.rollout.artifact import Ref, content_hash, publish_file
 from tasks.training.config import TrainConfig
 from tasks.training.gate.audit import Audit
@@ -284,7 +285,7 @@ def _environment() -> dict[str, str]:
     """The child's environment: it must find this package wherever it is started, and sends nothing to a hub."""
     path = os.pathsep.join(filter(None, [str(_REPOSITORY), os.environ.get("PYTHONPATH")]))
     quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    own = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
+    own = {name: value for name, value in as_given(os.environ).items() if name not in RANK_VARIABLES}
     return {**own, **quiet, "PYTHONPATH": path}
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.engines.openmp import keep_cores
 from tasks.rollout.artifact import publish_file
 from tasks.training.config import TrainConfig
 from tasks.training.job import BEST_WEIGHTS, OUTCOME_FILE, PROGRESS_FILE, Job, Logged, Outcome, TrainCounts
@@ -95,6 +96,9 @@ def run_job(job: Job, stop: StopSignal | None = None) -> Outcome:
     Raises:
         TrainingStopped: the process was told to end.
     """
+    if rank() is None:  # several share the cores
+        keep_cores()
+
     import torch
     from safetensors import SafetensorError
 

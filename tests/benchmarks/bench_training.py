@@ -27,6 +27,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tasks.engines.openmp import as_given
 from tasks.training.config import TrainConfig
 from tasks.training.job import JOB_FILE
 from tests.benchmarks.training_clients.work import (
@@ -69,8 +70,13 @@ class Ran:
 
 def run(command: list[str | Path], cache: Path) -> Ran:
     """A process to its end."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment |= {"XDG_CACHE_HOME": str(cache), "HF_HOME": str(cache / "hf"), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {
+        **as_given(os.environ),
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    environment |= {"XDG_CACHE_HOME": str(cache), "HF_HOME": str(cache / "hf")}
     environment |= {"PREFECT_HOME": str(cache / "prefect")}  # nothing that was trained before is found again
     with tempfile.TemporaryFile("w+") as log:
         began = time.perf_counter()
