@@ -45,7 +45,7 @@ def open_engine(
     if kind == "openai_http":
         from tasks.engines.openai_http.engine import OpenAIHttpEngine
 
-        return OpenAIHttpEngine(engine, model, adapters, plays_bare=plays_bare)
+        return OpenAIHttpEngine(engine, model, adapters)
     if kind == "vllm":
         from tasks.engines.vllm.engine import VllmEngine
 

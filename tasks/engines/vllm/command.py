@@ -108,7 +108,10 @@ def _arguments(spec: ServerSpec, config: VllmConfig, folder: str) -> list[str]:
         # that is read in pieces, if its request has a seed ("CPU Generator does not use offset").
         arguments += ["--enforce-eager", "--no-enable-chunked-prefill"]
     if spec.adapters:
-        arguments += ["--enable-lora", "--max-loras", str(len(spec.adapters))]
+        # On a CPU, vLLM 0.32 gives whoever asks for no adapter the one in the last place, if both are in one batch:
+        # that place stays empty.
+        places = len(spec.adapters) + (0 if spec.gpus else 1)
+        arguments += ["--enable-lora", "--max-loras", str(places)]
         arguments += ["--max-lora-rank", str(max_lora_rank(spec.adapters))]
     return arguments + list(config.extra_args)
 

@@ -44,7 +44,7 @@ class Validation(TrainerCallback):
             control.should_evaluate = True
 
     def _is_due(self, state: Any) -> bool:
-        return state.global_step % self._steps_per_epoch == 0 or state.global_step >= state.max_steps
+        return bool(state.global_step % self._steps_per_epoch == 0 or state.global_step >= state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if self._best and logs and VALIDATION_LOSS in logs and state.global_step:  # at 0 nothing is trained yet

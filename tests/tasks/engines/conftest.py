@@ -17,7 +17,7 @@ KEY_ENV = "WINNOW_TEST_VLLM_KEY"
 @pytest.fixture(scope="session")
 def starter_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of the included policy with random weights."""
-    return random_adapter(STARTER, tmp_path_factory.mktemp("adapters") / "starter")
+    return random_adapter(STARTER, tmp_path_factory.mktemp("adapters") / "starter", size=0.5)
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,9 @@ def test_the_config_is_passed_on() -> None:
 def test_adapters_get_the_room_that_they_need(tmp_path: Path) -> None:
     adapters = {"coder": adapter(tmp_path / "a", r=9), "tester": adapter(tmp_path / "b", rank_pattern={"q_proj": 48})}
     command = server_command(ServerSpec(Path("/m"), adapters), VllmConfig(), 1)
-    assert (value_of(command, "--max-loras"), value_of(command, "--max-lora-rank")) == ("2", "64")
+    assert (value_of(command, "--max-loras"), value_of(command, "--max-lora-rank")) == ("3", "64")
+    on_gpu = server_command(ServerSpec(Path("/m"), adapters, gpus=("0",)), VllmConfig(), 1)
+    assert value_of(on_gpu, "--max-loras") == "2"
     assert "--enable-lora" not in server_command(ServerSpec(Path("/m")), VllmConfig(), 1)
 
 
