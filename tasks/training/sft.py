@@ -6,10 +6,13 @@ that finds checkpoints in its work folder goes on from the last whole one. It di
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,7 +151,6 @@ def _train(job: Job, stop: StopSignal | None) -> TrainCounts:
     from tasks.engines.chat_tokens import check_template_args, end_of_turn_id
     from tasks.engines.model_files import quiet_transformers
     from tasks.training.gate.audit import audit
-    from tasks.training.model_folder.publish import publish_model
     from tasks.training.progress.log import entries
     from tasks.training.rows.token_data import token_data
     from tasks.training.rows.token_rows import TokenRows
@@ -167,6 +169,7 @@ def _train(job: Job, stop: StopSignal | None) -> TrainCounts:
     best = BestWeights(job.work_dir / BEST_WEIGHTS) if job.config.load_best_model_at_end else None
     trainer = make_trainer(job, tokenizer, rows, validation, best, stop)
     trainer.train_from_newest()
+    _give_memory_back()
     published_step = trainer.state.global_step
     if best is not None and best.point is not None and best.point.step != published_step:
         best.restore(trainer.model)
@@ -175,8 +178,17 @@ def _train(job: Job, stop: StopSignal | None) -> TrainCounts:
     counts = _counts(job, found, trainer, log, published_step)
     model = trained_model(trainer, job)
     if trainer.is_world_process_zero():
+        from tasks.training.model_folder.publish import publish_model  # and matplotlib: not while memory is needed
+
         publish_model(job, model, trainer.processing_class, trainer.args, found, counts, log)
     return counts
+
+
+def _give_memory_back() -> None:
+    """Let the system have what the steps took: publishing takes other memory, and glibc keeps free pages for long."""
+    gc.collect()
+    with suppress(AttributeError):  # other C libraries have no such function
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _counts(job: Job, found: Audit, trainer: StepTrainer, log: Sequence[Entry], published_step: int) -> TrainCounts:

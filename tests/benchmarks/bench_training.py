@@ -4,7 +4,7 @@ Each is a process of its own, with as many threads; each round another one is fi
 the training alone, without imports and loading, as transformers itself reports its time. Loss is that of the trained
 adapter on all replies of the data, computed in the same way for all. TRL has its defaults; the plain Trainer pads to
 the longest row of a batch and trains on all tokens. Last, the same training is called directly and by
-`flows.train_only`: what Prefect, launching and the audit add to it.
+`flows.train_only`: what Prefect, launching and the audit add to it, on a machine that has Prefect's database already.
 
 Run by `make bench`, or: PYTHONPATH=. python tests/benchmarks/bench_training.py [--rounds N] [--rows N]. Exits with 1 if
 a target is missed.
@@ -182,6 +182,7 @@ def loss_of(place: Workplace, adapter: Path) -> float:
 
 def overhead_s(console: Console, place: Workplace) -> float:
     """How much longer the command takes than the same training called directly, each from start to end."""
+    run([Path(sys.executable).with_name("prefect"), "server", "database", "upgrade", "-y"], place.cache)
     directly = run(place.winnow(place.folder / "directly"), place.cache)
     by_flow = run(place.flow(place.folder / "by-flow"), place.cache)
     assert (place.folder / "by-flow" / "adapter_model.safetensors").is_file(), by_flow.output
