@@ -18,8 +18,9 @@ _MAX_CONVERSATIONS = 65_536
 _LOOK_EVERY_S = 1.0
 _FIRST_PLACES = 16
 """Requests in flight at each server in the beginning: few enough for a hosted API's smallest plan."""
-_FIRST_PLACES_OF_VLLM = 64
-"""At a vLLM: it queues what it cannot use yet, turns nothing away, and its figures say when there are too many."""
+_FIRST_PLACES_OF_VLLM = 128
+"""At a vLLM, by default half of what it works at: it queues what it cannot use yet, turns nothing away, and its figures
+say when there are too many."""
 
 
 class Fleet:

@@ -140,14 +140,14 @@ def test_a_full_cache_in_the_server_ends_the_growth(monkeypatch: pytest.MonkeyPa
 
                 async with engine:
                     loop, places = asyncio.get_running_loop(), engine.places(256)
-                    assert places.limit == 64
+                    assert places.limit == 128
                     await asyncio.sleep(0.2)  # for a first look
                     until = loop.time() + 1.0
                     await asyncio.gather(*(ask_on() for _ in range(300)))
                     return places.limit
 
             levels.append(asyncio.run(run()))
-    assert levels[0] > 64 == levels[1]
+    assert levels[0] > 128 == levels[1]
 
 
 def test_metrics_are_seen_while_all_requests_are_in_flight_and_whatever_they_say_the_engine_stops(
