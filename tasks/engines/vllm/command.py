@@ -57,9 +57,7 @@ def server_environment(spec: ServerSpec, key: str) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    environment["CUDA_VISIBLE_DEVICES"] = ",".join(
-        spec.gpus
-    )  # if there are none to use, those that are there are hidden
+    environment["CUDA_VISIBLE_DEVICES"] = ",".join(spec.gpus)  # none: those that are there are hidden
     if not spec.gpus:
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB)
     return environment
