@@ -224,8 +224,8 @@ def test_an_adapter_is_proven_to_be_applied_and_gets_into_no_answer_of_the_bare_
     bare, coder, together = asyncio.run(run())
     assert num_same(bare, coder) <= 2
     # A reply may change with the batch that it is in, by rounding.
-    assert num_same(together[: len(SUMS)], bare) >= len(SUMS) - 1
-    assert num_same(together[len(SUMS) :], coder) >= len(SUMS) - 1
+    assert num_same(together[: len(SUMS)], bare) >= len(SUMS) - 2
+    assert num_same(together[len(SUMS) :], coder) >= len(SUMS) - 2
     assert "applies the adapter coder" in caplog.text
     with pytest.raises(EngineError, match="the engine is not running"):
         asyncio.run(engine.generate(request()))
