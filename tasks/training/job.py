@@ -178,3 +178,13 @@ class Outcome(BaseModel):
     """
     message: str = ""
     counts: TrainCounts | None = None
+
+
+def append_progress(job: Job, line: TrainEvent | Logged) -> None:
+    """Tell the parent of something, by a line of progress.jsonl.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with (job.work_dir / PROGRESS_FILE).open("a", encoding="utf-8") as file:
+        file.write(line.model_dump_json() + "\n")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from tasks.engines.openmp import keep_cores
 from tasks.rollout.artifact import publish_file
 from tasks.training.config import TrainConfig
-from tasks.training.job import BEST_WEIGHTS, OUTCOME_FILE, PROGRESS_FILE, Job, Logged, Outcome, TrainCounts
+from tasks.training.job import BEST_WEIGHTS, OUTCOME_FILE, Job, Logged, Outcome, TrainCounts, append_progress
 from tasks.training.processes.ranks import become_ranks, die_with_parent, rank
 from tasks.training.processes.stopping import StopSignal, TrainingStopped
 
@@ -63,13 +63,12 @@ class _ToParent(logging.Handler):
 
     def __init__(self, job: Job) -> None:
         super().__init__()
-        self._path = job.work_dir / PROGRESS_FILE
+        self._job = job
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = Logged(logger=record.name, level=record.levelno, message=record.getMessage()).model_dump_json()
+        line = Logged(logger=record.name, level=record.levelno, message=record.getMessage())
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            append_progress(self._job, line)
         except OSError:  # a full disk ends the training where that has something to say
             self.handleError(record)
 

@@ -153,11 +153,12 @@ class StepTrainer(CheckpointedTrainer):
 
         Devices that hold parts of one model must call it equally often, and do so with a weight of 0.
         """
-        own = self._layouts(rows, hands[self.accelerator.process_index])
+        this = self.accelerator.process_index
+        layouts = {at: self._layouts(rows, hand) for at, hand in enumerate(hands) if at == this or not is_plain}
+        own = layouts[this]
         yield from ((batch, 1.0) for batch in own)
         if not is_plain:
-            of_all = [self._layouts(rows, hand) for hand in hands]
-            yield from [(of_all[0][-1], 0.0)] * (max(map(len, of_all)) - len(own))
+            yield from [(layouts[0][-1], 0.0)] * (max(map(len, layouts.values())) - len(own))
 
     def _layouts(self, rows: TokenRows, places: Indices) -> list[MicroBatch]:
         read = rows.read(places) if len(places) else []  # there may be more devices than rows

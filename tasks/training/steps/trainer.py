@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
 from transformers import TrainerCallback, TrainingArguments
 
 from tasks.engines.devices import pick_device, pick_dtype
 from tasks.training.checkpoints.folder import Checkpoints
 from tasks.training.checkpoints.schedule import CheckpointSchedule
 from tasks.training.config import TrainConfig
-from tasks.training.job import CHECKPOINTS, PROGRESS_FILE, TRAIN_LOG, Job, TrainProgress
+from tasks.training.job import CHECKPOINTS, TRAIN_LOG, Job, TrainProgress, append_progress
 from tasks.training.lora import load_model
 from tasks.training.processes.stopping import StopSignal
 from tasks.training.progress.log import STEP_FIGURES, TrainLog
@@ -43,7 +44,7 @@ def make_trainer(
     dtype = pick_dtype(device)
     checkpoints = Checkpoints(job.work_dir / CHECKPOINTS, job.config.keep_checkpoints)
     arguments = _arguments(job.config, checkpoints.folder, device, dtype)
-    progress = _ProgressFile(job.work_dir / PROGRESS_FILE)
+    tell = partial(append_progress, job)
     plan = StepPlan(
         num_rows=len(rows),
         rows_per_step=job.config.rows_per_step,
@@ -56,14 +57,14 @@ def make_trainer(
         validation=validation,
         most_tokens=tokens_at_once(job.config, int(rows.lengths.max()), device),
         pad_id=tokenizer.pad_token_id or 0,
-        on_out_of_memory=progress.write,
+        on_out_of_memory=tell,
         checkpoints=checkpoints,
         schedule=CheckpointSchedule(job.config.checkpoint_every_min, stop or StopSignal()),
-        on_resume=progress.write,
+        on_resume=tell,
         model=load_model(job, dtype, device),
         args=arguments,
         processing_class=tokenizer,
-        callbacks=[progress, TrainLog(job.work_dir / TRAIN_LOG, open_trackers(job))],
+        callbacks=[_TellSteps(tell), TrainLog(job.work_dir / TRAIN_LOG, open_trackers(job))],
     )
     if validation is not None:
         trainer.add_callback(Validation(trainer, plan.steps_per_epoch, best))
@@ -113,16 +114,16 @@ def _arguments(config: TrainConfig, folder: Path, device: torch.device, dtype: t
     )
 
 
-class _ProgressFile(TrainerCallback):
-    """Writes a line for each step and event."""
+class _TellSteps(TrainerCallback):
+    """Tells of each step."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, tell: Callable[[TrainProgress], None]) -> None:
+        self._tell = tell
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
-        self.write(
+        self._tell(
             TrainProgress(
                 step=state.global_step,
                 total_steps=state.max_steps,
@@ -130,7 +131,3 @@ class _ProgressFile(TrainerCallback):
                 **{name: logs[name] for name in STEP_FIGURES},
             )
         )
-
-    def write(self, event: BaseModel) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(event.model_dump_json() + "\n")
